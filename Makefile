@@ -1,0 +1,47 @@
+# Everything runs inside .venv, which the first target that needs it makes from requirements.lock.
+# Needs Python 3.11, git and a C compiler; no system package, no model download, no prompt.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all test-gpu check smoke lock clean
+
+help: ## this text
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
+
+setup: .venv/.ready ## make .venv with the pinned packages (the other targets do it when needed)
+
+.venv/.ready: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "avgen needs Python 3.11 as '$(PYTHON)'; set PYTHON=/path/to/python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet "$$(sed -n 's/ *;.*//; /^uv==/p' requirements.lock)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --requirements requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup ## the whole line on a site it serves itself: crawl, filter, pack, train (minutes, no network)
+	$(BIN)/avgen demo
+
+test: setup ## lint, types and the default tests
+	$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest
+
+test-all: setup ## the default tests and the long ones
+	$(BIN)/python -m pytest -m "not gpu and not network"
+
+test-gpu: setup ## tests that need a GPU
+	$(BIN)/python -m pytest -m gpu
+
+check: setup ## format, lint and types
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+
+smoke: demo ## the same as demo
+
+lock: setup ## compile requirements.lock from pyproject.toml, with the overrides named there
+	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --no-emit-index-url --no-header \
+		--quiet --upgrade --output-file requirements.lock
+
+clean: ## remove the environment and the demo's data
+	rm -rf .venv demo

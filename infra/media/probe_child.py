@@ -1,0 +1,83 @@
+"""The probe child: a JSON path a line on stdin, a JSON answer a line on stdout. See probe.py."""
+
+import json
+import sys
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.container import InputContainer
+
+from infra.errors import MissingStream, Undecodable
+from infra.media.child import FORMAT_WHITELIST, PROTOCOL_WHITELIST
+
+_OPTIONS = {"protocol_whitelist": PROTOCOL_WHITELIST, "format_whitelist": FORMAT_WHITELIST}
+_UNSPECIFIED_MATRIX = 2  # AVCOL_SPC_UNSPECIFIED, ffmpeg libavutil/pixfmt.h
+
+
+def describe(path: str) -> dict[str, Any]:
+    """The fields of `probe.Probe` for the file at `path`, or its error's code and message."""
+    try:
+        with av.open(f"file:{path}", container_options=_OPTIONS, metadata_errors="ignore") as container:
+            return _facts(container)
+    except MissingStream as err:
+        return {"code": err.code, "message": str(err)}
+    except (av.FFmpegError, OSError, ValueError, StopIteration) as err:
+        return {"code": Undecodable.code, "message": f"the header must be readable, got {_reason(err)}"}
+
+
+def _reason(err: Exception) -> str:
+    if isinstance(err, StopIteration):
+        return "no video frame"
+    log = getattr(err, "log", None)  # PyAV: (level, component, message) of ffmpeg's last line
+    return log[2].strip() if log else str(err)
+
+
+def _facts(container: InputContainer) -> dict[str, Any]:
+    videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not videos:
+        raise MissingStream("a video stream is required, the file has none")
+    video, audios = videos[0], container.streams.audio
+    audio = audios[0] if audios else None
+    matrix = video.codec_context.colorspace
+    rate = video.average_rate or video.guessed_rate or Fraction(0)
+    pixel_format = video.codec_context.pix_fmt or "unknown"
+    width_px, height_px = _display_size(container, video)
+    return {
+        "duration_s": (container.duration or 0) / av.time_base,
+        "width_px": width_px,
+        "height_px": height_px,
+        "frame_rate_fps": (rate.numerator, rate.denominator),
+        "video_codec": video.codec_context.name,
+        "pixel_format": pixel_format,
+        "color_matrix_known": matrix is not None and int(matrix) != _UNSPECIFIED_MATRIX,
+        "video_stream_index": video.index,
+        "has_audio": audio is not None,
+        "sample_rate_hz": audio.codec_context.sample_rate if audio else 0,
+        "num_audio_channels": audio.codec_context.channels if audio else 0,
+        "audio_codec": audio.codec_context.name if audio else "",
+        "audio_stream_index": audio.index if audio else -1,
+    }
+
+
+def _display_size(container: InputContainer, video: av.VideoStream) -> tuple[int, int]:
+    """Width and height as shown: sample aspect ratio stretches the width, then rotation may swap them.
+
+    The rotation is side data of frames, so the first one is decoded.
+    """
+    video.thread_type = "NONE"
+    frame = next(container.decode(video))
+    aspect = video.sample_aspect_ratio or Fraction(1)
+    width_px, height_px = round(frame.width * aspect), frame.height
+    return (height_px, width_px) if frame.rotation % 180 else (width_px, height_px)
+
+
+def main() -> None:
+    """Answer until stdin ends."""
+    av.logging.set_level(av.logging.PANIC)
+    for line in sys.stdin:
+        print(json.dumps(describe(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

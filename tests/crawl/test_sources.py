@@ -1,0 +1,195 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from crawl.sources import SourceItem, UnexpandedSource, expand, source_item
+from infra.errors import ConfigError
+from tests.crawl.web import Site
+
+
+def _urls(spec: str) -> list[str]:
+    found = list(expand(spec))
+    assert all(isinstance(source, SourceItem) for source in found)
+    return [source.url for source in found if isinstance(source, SourceItem)]
+
+
+# ---- dir ----
+
+
+def test_expand_dir_finds_media_files_sorted_and_skips_the_rest(tmp_path: Path) -> None:
+    names = ["b.mp4", "a/z.MKV", "a/-x 100% ü.webm", ".hidden.mp4", ".h/c.mp4", "notes.txt", "c.mp4.part"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "b.mp4")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    expected = [(tmp_path / name).as_uri() for name in ("a/-x 100% ü.webm", "a/z.MKV", "b.mp4")]
+    assert _urls(f"dir:{tmp_path}") == expected
+    assert {source.kind for source in expand(f"dir:{tmp_path}") if isinstance(source, SourceItem)} == {"dir"}
+
+
+def test_expand_dir_name_that_is_not_utf8_is_an_item(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/\xff.mp4"
+    Path(os.fsdecode(path)).write_bytes(b"x")
+    assert _urls(f"dir:{tmp_path}") == [f"{tmp_path.as_uri()}/%FF.mp4"]
+
+
+def test_expand_dir_relative_and_absolute_paths_have_one_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    assert list(expand("dir:.")) == list(expand(f"dir:{tmp_path}"))
+
+
+# ---- wrong usage: raised by the call itself, before the first item ----
+
+
+def _no_folder(folder: Path) -> str:
+    return f"dir:{folder / 'none'}"
+
+
+def _empty_folder(folder: Path) -> str:
+    return f"dir:{folder}"
+
+
+def _no_list(folder: Path) -> str:
+    return f"list:{folder / 'none.csv'}"
+
+
+def _list(name: str, text: str) -> Callable[[Path], str]:
+    def write(folder: Path) -> str:
+        (folder / name).write_bytes(text.encode("latin-1"))
+        return f"list:{folder / name}"
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "spec_in",
+    [
+        _no_folder,
+        _empty_folder,
+        _no_list,
+        _list("a.txt", ""),
+        _list("a.txt", "# only a comment\n\n"),
+        _list("a.txt", "http://h/a\n\xff\xfe\n"),
+        _list("a.csv", ""),
+        _list("a.csv", "url,start_s\n"),
+        _list("a.csv", "address\nhttp://h/a\n"),
+        _list("a.csv", "url,start_s,end_s\nhttp://h/a,0,1\nhttp://h/b,5,4\n"),
+        _list("a.csv", "url,start_s\nhttp://h/a,soon\n"),
+        _list("a.csv", "url,start_s\n,1\n"),
+        _list("a.parquet", "not parquet"),
+        _list("a.json", "[]"),
+        lambda folder: "gopher://h/a",
+        str,
+        lambda folder: "",
+        lambda folder: "http://",
+    ],
+)
+def test_expand_wrong_usage_raises_config_error_of_one_line(
+    spec_in: Callable[[Path], str], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        expand(spec_in(tmp_path))
+    assert "\n" not in str(raised.value)
+
+
+# ---- list ----
+
+
+def test_expand_list_txt_addresses_paths_and_comments(tmp_path: Path) -> None:
+    lines = [
+        "\ufeffhttp://h/a b.mp4",
+        "# comment",
+        "",
+        "  sub/-c.mp4  ",
+        (tmp_path / "d.mp4").as_uri(),
+        "http://h/a%20b.mp4",
+    ]
+    (tmp_path / "l.txt").write_text("\n".join(lines), encoding="utf-8")
+    local = [(tmp_path / "sub" / "-c.mp4").as_uri(), (tmp_path / "d.mp4").as_uri()]
+    assert _urls(f"list:{tmp_path / 'l.txt'}") == ["http://h/a%20b.mp4", *local]
+
+
+def test_expand_list_csv_and_parquet_agree(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text(
+        'label,url,start_s,end_s\n"a, b",http://h/a,1,2.5\nc,http://h/a,,\nd,http://h/a,3,\ne,http://h/a,1.0,2.5\n'
+    )
+    columns = {"url": ["http://h/a"] * 4, "start_s": [1.0, None, 3.0, 1.0], "end_s": [2.5, None, None, 2.5]}
+    pq.write_table(pa.table(columns), tmp_path / "l.parquet")
+    expected = [
+        source_item("http://h/a", kind="list", span_start_s=1, span_end_s=2.5),
+        source_item("http://h/a", kind="list"),
+        source_item("http://h/a", kind="list", span_start_s=3),
+    ]
+    assert list(expand(f"list:{tmp_path / 'l.csv'}")) == expected
+    assert list(expand(f"list:{tmp_path / 'l.parquet'}")) == expected
+
+
+def test_expand_list_scheme_that_is_not_allowed_becomes_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "l.txt").write_text("ftp://h/a.mp4\nhttp://h/b.mp4\n")
+    refused, item = expand(f"list:{tmp_path / 'l.txt'}")
+    assert isinstance(refused, UnexpandedSource)
+    assert (refused.code, refused.item.url) == ("blocked_by_policy", "ftp://h/a.mp4")
+    assert isinstance(item, SourceItem)
+
+
+# ---- web ----
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/clip.mp4", ["/clip.mp4"]),
+        ("/page.html", ["/page.html"]),
+        ("/hls/index.m3u8", ["/hls/index.m3u8"]),
+        ("/two.html", ["/other1.mp4", "/other2.mp4"]),
+        ("/feed.xml", ["/clip.mp4", "/other1.mp4", "/other2.mp4"]),
+    ],
+)
+def test_expand_web_address_yields_its_videos(path: str, expected: list[str], site: Site) -> None:
+    assert _urls(site.url(path)) == [site.url(name) for name in expected]
+
+
+def test_expand_web_feed_opens_no_entry(site: Site) -> None:
+    before = site.num_requests["/other1.mp4"]
+    _urls(site.url("/feed.xml"))
+    assert site.num_requests["/other1.mp4"] == before
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/status/404", "gone"),
+        ("/status/403", "private"),
+        ("/status/429", "rate_limited"),
+        ("/status/500", "network"),
+        ("/text.html", "not_media"),
+        ("/empty.xml", "not_media"),
+    ],
+)
+def test_expand_web_failure_is_one_record_of_the_seed(path: str, code: str, site: Site) -> None:
+    (failure,) = expand(site.url(path))
+    assert isinstance(failure, UnexpandedSource)
+    assert failure.code == code
+    assert failure.item == source_item(site.url(path), kind="web")
+    assert failure.message and "\n" not in failure.message
+
+
+def test_expand_web_entry_of_this_machine_is_refused(site: Site) -> None:
+    refused, *items = expand(site.url("/evil.xml"))
+    assert isinstance(refused, UnexpandedSource)
+    assert (refused.code, refused.item.url) == ("blocked_by_policy", "file:///etc/passwd")
+    assert len(items) == 3
+
+
+def test_expand_web_connection_refused_is_network() -> None:
+    (failure,) = expand("http://127.0.0.1:1/feed.xml")
+    assert isinstance(failure, UnexpandedSource)
+    assert failure.code == "network"
