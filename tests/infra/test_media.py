@@ -257,7 +257,7 @@ def test_decode_is_the_same_in_every_run(prober):
 
 
 def test_every_error_pickles():
-    import infra.errors as errors
+    from infra import errors
 
     classes = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, Exception)]
     for cls in classes:
