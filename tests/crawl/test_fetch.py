@@ -1,4 +1,3 @@
-import functools
 import hashlib
 import json
 import os
@@ -228,7 +227,8 @@ def _kill_children() -> None:
     for pid in _children(os.getpid()):
         if b"crawl.ytdlp_child" in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGKILL)
-            _wait(functools.partial(_is_ended, pid))
+            # Ended, and left to be reaped: a process whose threads still end would pass for running.
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def _is_ended(pid: int) -> bool:

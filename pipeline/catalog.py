@@ -1,0 +1,233 @@
+"""Questions about a root, answered by DuckDB over the lake's live files: a view for every table.
+
+A source's outcome follows from its rows: it has clips (then it is kept or rejected) or only failures.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from infra.errors import ConfigError, FetchTimeout, NetworkFailure, RateLimited, StorageUnavailable
+from pipeline.lake import lake_files
+
+RETRIED_CODES = (NetworkFailure.code, FetchTimeout.code, RateLimited.code, StorageUnavailable.code)
+"""Failures that the same command tries again: the world may have changed. All others are final."""
+
+_OUTCOMES = """
+create view outcomes as
+with judged as (
+    select source_id, recipe_id, bool_or(kept) as any_kept from clips group by all
+), latest_failures as (
+    select subject_id as source_id, recipe_id, arg_max(stage, failed_at) as stage,
+           arg_max(code, failed_at) as code, arg_max(message, failed_at) as message
+    from failures group by all
+)
+select source_id, recipe_id,
+       case when judged.any_kept then 'kept' when judged.any_kept = false then 'rejected' else 'failed' end
+           as outcome,
+       if(judged.any_kept is null, latest_failures.stage, null) as stage,
+       if(judged.any_kept is null, latest_failures.code, null) as code,
+       if(judged.any_kept is null, latest_failures.message, null) as message
+from judged full join latest_failures using (source_id, recipe_id)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageCount:
+    """One line of the funnel; `num_in` is the sum of the others."""
+
+    stage: str
+    unit: str
+    num_in: int
+    num_kept: int
+    num_rejected: int
+    num_failed: int
+    num_pending: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Funnel:
+    """What became of everything that was put in, under one recipe."""
+
+    recipe_id: str
+    stages: tuple[StageCount, ...]
+    reasons: tuple[tuple[str, int], ...]
+    """Reject reason -> spans that have it, most frequent first; a span may have several."""
+    failures: tuple[tuple[str, str, int], ...]
+    """Stage, code -> sources."""
+    kept_clips: int
+    kept_duration_s: float
+
+
+class Catalog:
+    """A read-only DuckDB connection with the lake as it is now."""
+
+    def __init__(self, root: Path) -> None:
+        self._connection = duckdb.connect()
+        for name, (schema, uris) in lake_files(root).items():
+            self._create_view(name, schema, uris)
+        self._connection.execute(_OUTCOMES)
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        """The result of a query.
+
+        Raises:
+            ConfigError: DuckDB refuses it.
+        """
+        try:
+            return self._connection.sql(sql, params=list(parameters)).to_arrow_table()
+        except duckdb.Error as err:
+            first_line = str(err).strip().splitlines()[0]
+            tables = ", ".join(self.tables())
+            raise ConfigError(
+                f"the query must be DuckDB SQL over {tables}; DuckDB says: {first_line}"
+            ) from err
+
+    def tables(self) -> list[str]:
+        """Names of everything that can be queried: the lake's tables and `outcomes`."""
+        return [row[0] for row in self._rows("select name from (show tables)")]
+
+    def latest_recipe_id(self) -> str:
+        """The recipe of the most recent ingest run.
+
+        Raises:
+            ConfigError: nothing was ingested yet.
+        """
+        sql = "select recipe_id from runs where command = 'ingest' order by recorded_at desc limit 1"
+        rows = self._rows(sql)
+        if not rows:
+            raise ConfigError(
+                "a root must hold at least one ingest run, this one has none; run `avgen run` first"
+            )
+        return rows[0][0]
+
+    def finished_source_ids(self, recipe_id: str) -> set[str]:
+        """Sources that need no more work under a recipe."""
+        sql = """select source_id from outcomes
+                 where recipe_id = ? and (outcome != 'failed' or code not in (select unnest(?)))"""
+        return {row[0] for row in self._rows(sql, [recipe_id, list(RETRIED_CODES)])}
+
+    def known_source_ids(self) -> set[str]:
+        """Every source that was ever put in."""
+        return {row[0] for row in self._rows("select source_id from sources")}
+
+    def funnel(self, recipe_id: str) -> Funnel:
+        """Counts per stage; for each, inputs = kept + rejected + failed + pending."""
+        stages = (self._fetch_count(recipe_id), *self._later_counts(recipe_id))
+        rows = self._rows(
+            "select unnest(reject_reasons) as reason, count(*) from clips where recipe_id = ? group by 1"
+            " order by 2 desc, 1",
+            [recipe_id],
+        )
+        failures = self._rows(
+            "select stage, code, count(*) from outcomes where recipe_id = ? and outcome = 'failed'"
+            " group by 1, 2 order by 3 desc, 1, 2",
+            [recipe_id],
+        )
+        kept_clips, kept_s = self._one(
+            "select count(*), coalesce(sum(end_s - start_s), 0) from clips where recipe_id = ? and kept",
+            [recipe_id],
+        )
+        return Funnel(
+            recipe_id=recipe_id,
+            stages=stages,
+            reasons=tuple(rows),
+            failures=tuple(failures),
+            kept_clips=kept_clips,
+            kept_duration_s=kept_s,
+        )
+
+    def _fetch_count(self, recipe_id: str) -> StageCount:
+        num_in, num_failed, num_pending = self._one(
+            """select count(*), count(*) filter (stage in ('expand', 'fetch')),
+                      count(*) filter (outcome is null)
+               from (select distinct source_id from sources)
+               left join (from outcomes where recipe_id = ?) using (source_id)""",
+            [recipe_id],
+        )
+        return StageCount(
+            stage="fetch",
+            unit="sources",
+            num_in=num_in,
+            num_kept=num_in - num_failed - num_pending,
+            num_rejected=0,
+            num_failed=num_failed,
+            num_pending=num_pending,
+        )
+
+    def _later_counts(self, recipe_id: str) -> tuple[StageCount, ...]:
+        curated, kept, rejected, failed = self._one(
+            """select count(*), count(*) filter (outcome = 'kept'), count(*) filter (outcome = 'rejected'),
+                      count(*) filter (outcome = 'failed')
+               from outcomes where recipe_id = ? and coalesce(stage, '') not in ('expand', 'fetch')""",
+            [recipe_id],
+        )
+        spans, kept_spans, rejected_spans = self._one(
+            """select count(*), count(*) filter (kept), count(*) filter (not kept)
+               from clips where recipe_id = ?""",
+            [recipe_id],
+        )
+        (embedded,) = self._one(
+            """select count(*) from (select clip_id from embeddings where recipe_id = ?
+               group by 1 having count(distinct model_kind) = 2)""",
+            [recipe_id],
+        )
+        return (
+            _count("curate", "sources", curated, kept, rejected, failed),
+            _count("measure", "spans", spans, kept_spans, rejected_spans, 0),
+            _count("embed", "clips", kept_spans, embedded, 0, 0),
+        )
+
+    def _one(self, sql: str, parameters: Sequence[Any]) -> tuple[Any, ...]:
+        (row,) = self._rows(sql, parameters)
+        return row
+
+    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return self._connection.sql(sql, params=list(parameters)).fetchall()
+
+    def _create_view(self, name: str, schema: pa.Schema, uris: Sequence[str]) -> None:
+        """A view over Parquet files, or over an empty table where there is none yet."""
+        if uris:
+            files = ", ".join("'" + uri.replace("'", "''") + "'" for uri in uris)
+            self._connection.execute(
+                f"create view {name} as select * from read_parquet([{files}], union_by_name = true)"
+            )
+            return
+        self._connection.register("no_rows", schema.empty_table())
+        self._connection.execute(f"create table {name} as select * from no_rows")
+        self._connection.unregister("no_rows")
+
+
+def _count(
+    stage: str, unit: str, num_in: int, num_kept: int, num_rejected: int, num_failed: int
+) -> StageCount:
+    return StageCount(
+        stage=stage,
+        unit=unit,
+        num_in=num_in,
+        num_kept=num_kept,
+        num_rejected=num_rejected,
+        num_failed=num_failed,
+        num_pending=0,
+    )
+
+
+def require_complete(funnel: Funnel) -> None:
+    """Check the promise that nothing is unaccounted for.
+
+    Raises:
+        IntegrityError: a stage lost or invented something.
+    """
+    from infra.errors import IntegrityError
+
+    for count in funnel.stages:
+        total = count.num_kept + count.num_rejected + count.num_failed + count.num_pending
+        if count.num_in != total:
+            raise IntegrityError(
+                f"inputs must equal kept + rejected + failed at stage {count.stage},"
+                f" got {count.num_in} and {total} (recipe {funnel.recipe_id})"
+            )

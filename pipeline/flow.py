@@ -1,0 +1,141 @@
+"""The dataset's recipe as Prefect flows, top to bottom: ingest, build-dataset, train, nightly.
+
+Prefect owns order, parameters, retries, schedules and what people see in its UI; Ray owns execution.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from crawl.items import SourceItem
+from infra.errors import ConfigError, IntegrityError
+from infra.storage import exclusive
+from infra.telemetry import EXIT_USAGE, progress
+from pipeline.catalog import Catalog, Funnel, require_complete
+from pipeline.dataset import DatasetRequest, DatasetSummary, build, plan_dataset
+from pipeline.funnel_text import funnel_markdown, funnel_rows
+from pipeline.ingest import IngestPlan, commit_sources, expand_sources, plan_ingest
+from pipeline.ray_adapter import check_encoders, ingest_sources, ray_session
+from pipeline.run_record import Run, start_run
+from pipeline.train_job import TrainRequest, plan_training, train_command
+
+
+@flow(name="ingest", validate_parameters=False)
+def ingest(
+    sources: list[str],
+    root: str,
+    recipe: str = "default",
+    overrides: Sequence[str] = (),
+    num_cpus: int | None = None,
+) -> Funnel:
+    """Sources -> lake and staged bundles. Running it again goes on where it stopped."""
+    plan = plan_ingest(sources, root, recipe, overrides)
+    with exclusive(plan.root), ray_session(num_cpus=num_cpus):
+        run = start_run(
+            plan.root,
+            "ingest",
+            recipe_id=plan.recipe.recipe_id,
+            settings_json=plan.recipe.model_dump_json(),
+        )
+        check_encoders(plan.recipe.embed)
+        items = list_sources(plan, run)
+        if items:
+            curate(plan, run, items)
+        run.mark("done")
+    return summarise(plan.root, plan.recipe.recipe_id)
+
+
+@task(name="list-sources", cache_policy=NO_CACHE)
+def list_sources(plan: IngestPlan, run: Run) -> list[SourceItem]:
+    """Expand the sources; those that an earlier run has finished are left out."""
+    return expand_sources(plan, run)
+
+
+@task(name="fetch-curate-embed", cache_policy=NO_CACHE)
+def curate(plan: IngestPlan, run: Run, items: list[SourceItem]) -> None:
+    """Stream the sources through the Ray actors and commit them as they finish."""
+    with progress("sources", total=len(items)) as advance:
+        finished = ingest_sources(items, recipe=plan.recipe, root=plan.root, work_dir=run.work_dir)
+        commit_sources(finished, run, plan.recipe, advance)
+
+
+@task(name="summarise", cache_policy=NO_CACHE)
+def summarise(root: Path, recipe_id: str) -> Funnel:
+    """Check that nothing is unaccounted for and publish the funnel."""
+    funnel = Catalog(root).funnel(recipe_id)
+    require_complete(funnel)
+    create_table_artifact(key="funnel", table=funnel_rows(funnel), description=f"recipe {recipe_id}")
+    create_markdown_artifact(key="funnel-text", markdown=funnel_markdown(funnel))
+    return funnel
+
+
+@flow(name="build-dataset", validate_parameters=False)
+def build_dataset(
+    name: str,
+    root: str,
+    where: str = "true",
+    samples_per_shard: int = 1000,
+    seed: int = 0,
+    num_cpus: int | None = None,
+) -> DatasetSummary:
+    """Kept clips -> `datasets/<name>/v<k>`: shards, index, manifest."""
+    request = plan_dataset(name, root, where=where, samples_per_shard=samples_per_shard, seed=seed)
+    with exclusive(request.root), ray_session(num_cpus=num_cpus):
+        return write_shards(request)
+
+
+@task(name="write-shards", cache_policy=NO_CACHE)
+def write_shards(request: DatasetRequest) -> DatasetSummary:
+    """Write the shards of the next version, or find that the latest one is what was asked for."""
+    return build(request)
+
+
+@flow(name="train", validate_parameters=False)
+def train(dataset: str, root: str, recipe: str = "tiny", overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Start training as its own process on a finished dataset, and wait for its result."""
+    request = plan_training(dataset, root, recipe=recipe, overrides=overrides)
+    return run_training(request)
+
+
+@task(name="run-training", cache_policy=NO_CACHE)
+def run_training(request: TrainRequest) -> dict[str, Any]:
+    """Run the training process; its progress goes to stderr, its result comes back."""
+    process = subprocess.run(
+        [sys.executable, *train_command(request)], stdout=subprocess.PIPE, check=False, text=True
+    )
+    if process.returncode == EXIT_USAGE:
+        raise ConfigError(f"training refused to start, see its message above (files in {request.out_dir})")
+    if process.returncode != 0:
+        raise IntegrityError(
+            f"training must end with status 0, got {process.returncode}; its messages are above,"
+            f" its files in {request.out_dir}"
+        )
+    return json.loads(process.stdout.strip().splitlines()[-1])
+
+
+@flow(name="nightly", validate_parameters=False)
+def nightly(
+    sources: list[str],
+    root: str,
+    dataset: str,
+    recipe: str = "default",
+    overrides: Sequence[str] = (),
+    where: str = "true",
+    samples_per_shard: int = 1000,
+    seed: int = 0,
+    train_recipe: str = "tiny",
+    num_cpus: int | None = None,
+) -> dict[str, Any]:
+    """The whole line: ingest, build the dataset, train on it."""
+    with ray_session(num_cpus=num_cpus):
+        funnel = ingest(sources, root, recipe, overrides, num_cpus)
+        summary = build_dataset(dataset, root, where, samples_per_shard, seed, num_cpus)
+    trained = train(f"{summary.name}@{summary.version}", root, train_recipe)
+    return {"funnel": funnel, "dataset": summary, "training": trained}

@@ -1,0 +1,88 @@
+"""The funnel as a table for a terminal, as Markdown, and as JSON rows. Pure."""
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from infra.units import S_PER_H
+from pipeline.catalog import Funnel
+
+_COLUMNS = ("stage", "unit", "in", "kept", "rejected", "failed", "pending")
+
+
+def funnel_rows(funnel: Funnel) -> list[dict[str, Any]]:
+    """A row a stage."""
+    return [
+        dict(
+            zip(
+                _COLUMNS,
+                (
+                    count.stage,
+                    count.unit,
+                    count.num_in,
+                    count.num_kept,
+                    count.num_rejected,
+                    count.num_failed,
+                    count.num_pending,
+                ),
+                strict=True,
+            )
+        )
+        for count in funnel.stages
+    ]
+
+
+def funnel_tree(funnel: Funnel) -> dict[str, Any]:
+    """Everything, for `--json`."""
+    return asdict(funnel) | {
+        "stages": funnel_rows(funnel),
+        "reasons": dict(funnel.reasons),
+        "failures": [
+            {"stage": stage, "code": code, "sources": number} for stage, code, number in funnel.failures
+        ],
+    }
+
+
+def funnel_tables(funnel: Funnel) -> list[Table]:
+    """Stages, reasons and failures for a terminal."""
+    stages = Table(title=f"Funnel (recipe {funnel.recipe_id})", title_justify="left")
+    for column in _COLUMNS:
+        stages.add_column(column, justify="left" if column in ("stage", "unit") else "right")
+    for row in funnel_rows(funnel):
+        stages.add_row(*(str(value) for value in row.values()))
+    tables = [stages]
+    if funnel.reasons:
+        reasons = Table(title="Rejected, by reason (a span may have several)", title_justify="left")
+        reasons.add_column("reason")
+        reasons.add_column("spans", justify="right")
+        for reason, number in funnel.reasons:
+            reasons.add_row(reason, str(number))
+        tables.append(reasons)
+    if funnel.failures:
+        failures = Table(title="Failed, by class", title_justify="left")
+        for column in ("stage", "class"):
+            failures.add_column(column)
+        failures.add_column("sources", justify="right")
+        for stage, code, number in funnel.failures:
+            failures.add_row(stage, code, str(number))
+        tables.append(failures)
+    return tables
+
+
+def kept_line(funnel: Funnel) -> str:
+    """What a dataset can be packed from."""
+    return f"{funnel.kept_clips} clips kept, {funnel.kept_duration_s / S_PER_H:.3f} h"
+
+
+def funnel_markdown(funnel: Funnel) -> str:
+    """The stages, the reasons and the failures as Markdown lists."""
+    lines = [f"# Funnel, recipe {funnel.recipe_id}", "", kept_line(funnel), ""]
+    lines += [
+        f"- {c.stage}: {c.num_in} {c.unit} in = {c.num_kept} kept + {c.num_rejected} rejected"
+        f" + {c.num_failed} failed + {c.num_pending} pending"
+        for c in funnel.stages
+    ]
+    lines += [f"- rejected for {reason}: {number}" for reason, number in funnel.reasons]
+    lines += [f"- failed at {stage}, {code}: {number}" for stage, code, number in funnel.failures]
+    return "\n".join(lines)

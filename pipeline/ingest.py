@@ -1,0 +1,110 @@
+"""Sources -> lake and staged bundles: expands, works off what is not finished yet, commits in batches."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from crawl.items import SourceItem, UnexpandedSource
+from crawl.sources import expand
+from infra.errors import ConfigError
+from infra.storage import open_root
+from infra.telemetry import Advance
+from pipeline.catalog import Catalog
+from pipeline.lake_rows import failure_row, finished_rows, source_row
+from pipeline.recipe import Recipe, load_recipe
+from pipeline.records import Failed, FinishedSource
+from pipeline.run_record import Run
+
+_BATCH_SOURCES = 64
+_BATCH_S = 5.0
+"""A batch is committed when it is this large or this old: what a kill can cost is what is younger."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestPlan:
+    """A checked request to ingest."""
+
+    specs: tuple[str, ...]
+    root: Path
+    recipe: Recipe
+
+
+def plan_ingest(specs: Sequence[str], root: str, recipe: str, overrides: Sequence[str]) -> IngestPlan:
+    """Check everything that can be wrong with a request before anything is started.
+
+    Raises:
+        ConfigError: no or wrong sources, an unusable root, a wrong recipe or override.
+    """
+    if not specs:
+        raise ConfigError("at least one --source must be given, got none; for example --source dir:videos")
+    settings = load_recipe(recipe, overrides)
+    for spec in specs:
+        expand(spec, config=settings.fetch)
+    return IngestPlan(specs=tuple(specs), root=open_root(root, create=True), recipe=settings)
+
+
+def expand_sources(plan: IngestPlan, run: Run) -> list[SourceItem]:
+    """List the sources, record those that are new, and return those that still need work."""
+    recipe_id = plan.recipe.recipe_id
+    found = [source for spec in plan.specs for source in expand(spec, config=plan.recipe.fetch)]
+    items = {source.source_id: source for source in found if isinstance(source, SourceItem)}
+    unexpanded = {source.item.source_id: source for source in found if isinstance(source, UnexpandedSource)}
+    catalog = Catalog(plan.root)
+    known, finished = catalog.known_source_ids(), catalog.finished_source_ids(recipe_id)
+    now = datetime.now(UTC)
+    seeds = {source_id: source.item for source_id, source in unexpanded.items()}
+    run.commit(
+        {
+            "sources": [
+                source_row(item, run_id=run.run_id, now=now)
+                for source_id, item in (seeds | items).items()
+                if source_id not in known
+            ],
+            "failures": [
+                failure_row(_expand_failure(source), recipe_id=recipe_id, run_id=run.run_id, now=now)
+                for source_id, source in unexpanded.items()
+                if source_id not in finished
+            ],
+        }
+    )
+    return [item for source_id, item in items.items() if source_id not in finished]
+
+
+def commit_sources(finished: Iterable[FinishedSource], run: Run, recipe: Recipe, advance: Advance) -> None:
+    """Append sources to the lake as they finish, a batch at a time."""
+    num_done = 0
+    counts = {"kept": 0, "rejected": 0, "failed": 0}
+    for batch in _batches(finished):
+        now = datetime.now(UTC)
+        run.commit(
+            finished_rows(batch, recipe_id=recipe.recipe_id, run_id=run.run_id, models=recipe.embed, now=now)
+        )
+        num_done += len(batch)
+        for source in batch:
+            counts[_ending(source)] += 1
+        advance(num_done, ", ".join(f"{number} {ending}" for ending, number in counts.items()))
+
+
+def _batches(finished: Iterable[FinishedSource]) -> Iterator[list[FinishedSource]]:
+    batch: list[FinishedSource] = []
+    started = time.monotonic()
+    for source in finished:
+        batch.append(source)
+        if len(batch) >= _BATCH_SOURCES or time.monotonic() - started >= _BATCH_S:
+            yield batch
+            batch, started = [], time.monotonic()
+    if batch:
+        yield batch
+
+
+def _ending(source: FinishedSource) -> str:
+    curated = source.outcome.curated
+    if curated is None:
+        return "failed"
+    return "kept" if any(verdict.kept for verdict in curated.verdicts) else "rejected"
+
+
+def _expand_failure(source: UnexpandedSource) -> Failed:
+    return Failed(subject_id=source.item.source_id, stage="expand", code=source.code, message=source.message)

@@ -1,0 +1,138 @@
+"""Records of the flow -> rows of the lake's tables."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from crawl.items import SourceItem
+from pipeline.recipe import EmbedConfig
+from pipeline.records import ClipEmbeddings, Curated, Failed, FinishedSource, StagedClip, Verdict
+
+Row = dict[str, Any]
+
+
+def source_row(item: SourceItem, *, run_id: str, now: datetime) -> Row:
+    """A row of `sources`."""
+    return {
+        "source_id": item.source_id,
+        "url": item.url,
+        "kind": item.kind,
+        "span_start_s": item.span_start_s,
+        "span_end_s": item.span_end_s,
+        "run_id": run_id,
+        "added_at": now,
+    }
+
+
+def failure_row(failed: Failed, *, recipe_id: str, run_id: str, now: datetime) -> Row:
+    """A row of `failures`."""
+    return {
+        "subject_id": failed.subject_id,
+        "recipe_id": recipe_id,
+        "run_id": run_id,
+        "stage": failed.stage,
+        "code": failed.code,
+        "message": failed.message,
+        "failed_at": now,
+    }
+
+
+def finished_rows(
+    sources: Iterable[FinishedSource], *, recipe_id: str, run_id: str, models: EmbedConfig, now: datetime
+) -> dict[str, list[Row]]:
+    """Rows of every table that a batch of finished sources has something to say in."""
+    rows: dict[str, list[Row]] = {"fetches": [], "clips": [], "embeddings": [], "failures": []}
+    origin = {"recipe_id": recipe_id, "run_id": run_id}
+    for source in sources:
+        outcome = source.outcome
+        if outcome.fetched:
+            rows["fetches"].append(_fetch_row(source) | origin)
+        if outcome.failed:
+            rows["failures"].append(failure_row(outcome.failed, now=now, **origin))
+        if outcome.curated:
+            rows["clips"] += [row | origin for row in _clip_rows(outcome.curated)]
+            source_id = {"source_id": outcome.item.source_id}
+            rows["embeddings"] += [
+                row | source_id | origin for row in _embedding_rows(source.embeddings, models)
+            ]
+    return rows
+
+
+def _fetch_row(source: FinishedSource) -> Row:
+    fetched = source.outcome.fetched
+    assert fetched is not None
+    origin = fetched.provenance
+    return {
+        "source_id": fetched.source_id,
+        "media_key": fetched.media_key,
+        "sha256": fetched.sha256,
+        "media_bytes": fetched.media_bytes,
+        "url": origin.url,
+        "title": origin.title,
+        "uploader": origin.uploader,
+        "channel_id": origin.channel_id,
+        "licence": origin.licence,
+        "extractor": origin.extractor,
+        "format_id": origin.format_id,
+        "webpage_url": origin.webpage_url,
+        "upload_date": origin.upload_date,
+        "fetched_at": datetime.fromisoformat(origin.fetched_at),
+    }
+
+
+def _clip_rows(curated: Curated) -> list[Row]:
+    staged = {clip.clip_id: clip for clip in curated.staged}
+    return [_clip_row(verdict, curated, staged.get(verdict.clip_id)) for verdict in curated.verdicts]
+
+
+def _clip_row(verdict: Verdict, curated: Curated, staged: StagedClip | None) -> Row:
+    probe = curated.probe
+    row: Row = {
+        "clip_id": verdict.clip_id,
+        "source_id": verdict.source_id,
+        "stage": verdict.stage,
+        "start_s": verdict.start_s,
+        "end_s": verdict.end_s,
+        "width_px": probe.width_px,
+        "height_px": probe.height_px,
+        "video_codec": probe.video_codec,
+        "audio_codec": probe.audio_codec,
+        "kept": verdict.kept,
+        "reject_reasons": list(verdict.reject_reasons),
+        **dict(verdict.scores),
+    }
+    if staged:
+        row |= {
+            "bundle_key": curated.bundle_key,
+            "mp4_offset_bytes": staged.mp4_offset_bytes,
+            "mp4_bytes": staged.mp4_bytes,
+            "flac_offset_bytes": staged.flac_offset_bytes,
+            "flac_bytes": staged.flac_bytes,
+            "json_offset_bytes": staged.json_offset_bytes,
+            "json_bytes": staged.json_bytes,
+        }
+    return row
+
+
+def _embedding_rows(embeddings: Sequence[ClipEmbeddings], models: EmbedConfig) -> list[Row]:
+    rows = []
+    for clip in embeddings:
+        clap_ND = clip.clap_D[np.newaxis]
+        for kind, model, weights, vectors_ND in (
+            ("clip", models.clip_model, clip.clip_weights, clip.clip_ND),
+            ("clap", models.clap_model, clip.clap_weights, clap_ND),
+        ):
+            rows.append(
+                {
+                    "clip_id": clip.clip_id,
+                    "model_kind": kind,
+                    "model": model,
+                    "weights": weights,
+                    "num_vectors": vectors_ND.shape[0],
+                    "num_dims": vectors_ND.shape[1],
+                    "vectors_f16": vectors_ND.astype("<f2").tobytes(),
+                }
+            )
+    return rows

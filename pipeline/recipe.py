@@ -1,0 +1,155 @@
+"""The recipe: every setting that decides what a dataset holds, in one file that people can read and diff."""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from crawl.fetch import FetchConfig
+from filters.registry import Bounds, Filter, all_filters
+from infra.config import Config, config_hash, did_you_mean, load_config
+from infra.errors import ConfigError
+
+RECIPES_DIR = Path(__file__).parent / "recipes"
+
+
+class SplitConfig(Config):
+    """How a source is cut into candidate clips."""
+
+    clip_s: Annotated[float, Field(gt=0, le=60)] = 10.0
+    """Length of a clip; the last one of a source may be shorter."""
+    min_clip_s: Annotated[float, Field(gt=0)] = 3.0
+    """A shorter clip is rejected with the reason `too_short`."""
+
+
+class TranscodeConfig(Config):
+    """How a kept clip is written."""
+
+    side_px: Annotated[int, Field(ge=64, multiple_of=16)] = 512
+    """Width and height; the short side is scaled to it and the middle is cut out."""
+    frame_rate_fps: Annotated[Fraction, Field(gt=0, le=60)] = Fraction(8)
+    """Rate at which frames are sampled, measured and written."""
+    sample_rate_hz: Annotated[int, Field(ge=8000, le=48000)] = 16_000
+    """Rate of the mono sound that is written."""
+    x264_preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = (
+        "veryfast"
+    )
+    """Effort of the encoder."""
+    x264_crf: Annotated[int, Field(ge=0, le=51)] = 23
+    """Quality of the encoder: lower is better and larger."""
+    keyframe_interval_frames: Annotated[int, Field(ge=1)] = 16
+    """A decoder reaches any frame from at most this many before it."""
+
+
+class EmbedConfig(Config):
+    """Which models make the cached embeddings. `untrained` weights are random and named so in every row."""
+
+    clip_model: str = "ViT-B-32"
+    """Picture encoder: a model name of open_clip, or `tiny`."""
+    clip_weights: str = "untrained"
+    """A pretrained tag of open_clip, a file, or `untrained`."""
+    clap_model: str = "HTSAT-tiny"
+    """Sound encoder: `HTSAT-tiny`, `HTSAT-base`, `HTSAT-large` of laion-clap, or `tiny`."""
+    clap_weights: str = "untrained"
+    """A checkpoint file or a published name of laion-clap, or `untrained`."""
+    clips_per_batch: Annotated[int, Field(ge=1, le=256)] = 8
+    """Clips of one source that are embedded together."""
+
+
+class BoundsConfig(Config):
+    """A change to a filter's bounds; what is not named stays as the filter has it."""
+
+    min: float | None = None
+    """Lowest score that is kept."""
+    max: float | None = None
+    """Highest score that is kept."""
+    strict: bool | None = None
+    """Whether the bounds themselves are out."""
+
+    def over(self, default: Bounds) -> Bounds:
+        """The bounds with these changes."""
+        changes = {key: value for key, value in self.model_dump().items() if value is not None}
+        return Bounds(**{"min": default.min, "max": default.max, "strict": default.strict} | changes)
+
+
+class MediaConfig(Config):
+    """What the media children may take, and what happens to a source afterwards."""
+
+    keep_sources: bool = True
+    """Keep fetched sources under `media/` when their clips are staged."""
+    stall_s: Annotated[float, Field(gt=0)] = 60.0
+    """A child that shows no progress for this long is killed and its source fails."""
+    memory_mib: Annotated[int, Field(ge=256)] = 4096
+    """Address space of a child."""
+
+
+class Recipe(Config):
+    """All settings of `avgen run`."""
+
+    fetch: FetchConfig = FetchConfig()
+    """What is fetched and how the web is asked."""
+    split: SplitConfig = SplitConfig()
+    """How a source is cut into candidate clips."""
+    transcode: TranscodeConfig = TranscodeConfig()
+    """How a kept clip is written."""
+    filters: Mapping[str, BoundsConfig] = Field(default_factory=dict)
+    """Bounds that differ from the filters' own, by filter name."""
+    embed: EmbedConfig = EmbedConfig()
+    """Which models make the cached embeddings."""
+    media: MediaConfig = MediaConfig()
+    """What the media children may take."""
+
+    @model_validator(mode="after")
+    def _filters_exist(self) -> "Recipe":
+        known = {spec.name: spec for spec in all_filters()}
+        for name, change in self.filters.items():
+            if name not in known:
+                raise ValueError(f"unknown filter filters.{name}{did_you_mean(name, known)}")
+            try:
+                change.over(known[name].keep)
+            except ConfigError as err:
+                raise ValueError(f"filters.{name}: {err}") from err
+        return self
+
+    @property
+    def recipe_id(self) -> str:
+        """12 hex digits that change whenever a clip's bytes, scores or verdict could."""
+        versions = {spec.name: spec.version for spec in all_filters()}
+        bounds = {name: _bounds_text(bound) for name, bound in self.bounds().items()}
+        identity = _Identity(
+            split=self.split, transcode=self.transcode, embed=self.embed, versions=versions, bounds=bounds
+        )
+        return config_hash(identity)
+
+    def bounds(self) -> dict[str, Bounds]:
+        """The bounds of every filter, by name."""
+        return {spec.name: self._bounds_of(spec) for spec in all_filters()}
+
+    def _bounds_of(self, spec: Filter) -> Bounds:
+        change = self.filters.get(spec.name)
+        return change.over(spec.keep) if change else spec.keep
+
+
+class _Identity(Config):
+    """What `recipe_id` is the hash of: not how sources are fetched, nor what children may take."""
+
+    split: SplitConfig
+    transcode: TranscodeConfig
+    embed: EmbedConfig
+    versions: Mapping[str, int]
+    bounds: Mapping[str, str]
+
+
+def _bounds_text(bounds: Bounds) -> str:
+    return f"{float(bounds.min)!r}..{float(bounds.max)!r}{' strict' if bounds.strict else ''}"
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str]) -> Recipe:
+    """The recipe of that name or file with `PATH=VALUE` overrides applied.
+
+    Raises:
+        ConfigError: see `infra.config.load_config`.
+    """
+    return load_config(Recipe, name_or_path=name_or_path, builtin_dir=RECIPES_DIR, overrides=overrides)

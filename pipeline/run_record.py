@@ -1,0 +1,102 @@
+"""A run: its id, what it ran with, and its commits to the lake."""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from uuid import uuid4
+
+from infra.storage import fresh_folder, write_atomic
+from pipeline.lake import Lake
+from pipeline.lake_rows import Row
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """One command that writes to a root. Numbers its commits, so that each happens once."""
+
+    root: Path
+    command: str
+    run_id: str
+    recipe_id: str
+    settings_json: str
+    lake: Lake
+    num_commits: int = 0
+
+    @property
+    def work_dir(self) -> Path:
+        """Scratch of this run."""
+        return self.root / "tmp" / self.run_id
+
+    def commit(self, rows: dict[str, list[Row]]) -> None:
+        """Append rows to the lake, all or nothing."""
+        self.lake.commit(rows, run_id=self.run_id, batch_index=self.num_commits)
+        self.num_commits += 1
+
+    def mark(self, state: str) -> None:
+        """Write a row of `runs`: `started`, `done`."""
+        self.commit({"runs": [self._row(state)]})
+
+    def _row(self, state: str) -> Row:
+        return {
+            "run_id": self.run_id,
+            "command": self.command,
+            "state": state,
+            "recipe_id": self.recipe_id,
+            "recipe_json": self.settings_json,
+            "git_commit": git_commit(),
+            "lock_sha256": lock_sha256(),
+            "recorded_at": datetime.now(UTC),
+        }
+
+
+def start_run(root: Path, command: str, *, recipe_id: str, settings_json: str) -> Run:
+    """Prepare the root, finish what a killed run left behind, and record what this one runs with.
+
+    The caller holds the root (`infra.storage.exclusive`), so scratch of other runs is nobody's.
+    """
+    stamp = datetime.now(UTC).strftime("%Y%m%dt%H%M%S")
+    run_id = f"{stamp}-{uuid4().hex[:6]}"
+    fresh_folder(root / "tmp")
+    lake = Lake(root)
+    lake.create()
+    run = Run(
+        root=root,
+        command=command,
+        run_id=run_id,
+        recipe_id=recipe_id,
+        settings_json=settings_json,
+        lake=lake,
+    )
+    run.work_dir.mkdir()
+    facts = {
+        "run_id": run_id,
+        "command": command,
+        "recipe_id": recipe_id,
+        "settings": json.loads(settings_json),
+        "git_commit": git_commit(),
+        "lock_sha256": lock_sha256(),
+    }
+    write_atomic(root / "runs" / run_id / "run.json", json.dumps(facts, indent=2).encode())
+    run.mark("started")
+    return run
+
+
+def git_commit() -> str:
+    """Commit of the checkout that this code runs from; empty outside a repository."""
+    command = ["git", "-C", str(_REPOSITORY), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""
+
+
+def lock_sha256() -> str:
+    """Hash of the lock file that the environment was made from; empty where it is not at hand."""
+    path = _REPOSITORY / "requirements.lock"
+    return sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
