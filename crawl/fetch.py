@@ -16,6 +16,7 @@ from pathlib import Path
 from crawl.items import SourceItem, local_path
 from crawl.policy import FetchConfig
 from crawl.ytdlp import download
+from infra.config import storable_text
 from infra.errors import BlockedByPolicy, Gone, NotMedia, Private, StorageUnavailable, TooLarge
 
 __all__ = ["FetchConfig", "FetchedMedia", "Provenance", "fetch"]
@@ -49,6 +50,11 @@ class Provenance:
     """ISO 8601 date."""
     fetched_at: str
     """ISO 8601, UTC, whole seconds."""
+
+    def __post_init__(self) -> None:
+        """Write lone surrogates (bytes of odd file names, broken titles) as escapes: tables hold Unicode."""
+        for name in self.__dataclass_fields__:
+            object.__setattr__(self, name, storable_text(getattr(self, name)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,6 +108,11 @@ def _known_keys(model: Any, location: Sequence[str]) -> list[str]:
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
 
 
+def storable_text(text: str) -> str:
+    """The text with what UTF-8 cannot hold (lone surrogates) written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def did_you_mean(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     """A hint to append to an error: the nearest known word, else all of them."""
     near = difflib.get_close_matches(word, list(known), n=1)

@@ -8,7 +8,7 @@
     |     |- Gone, Private, GeoBlocked, AgeRestricted, BotCheck, FormatMissing, TooLarge,
     |        NotMedia, BlockedByPolicy, ExtractorBug
     |- TransientError     time: retried with backoff in one layer, then `Failed`
-    |  |- StorageUnavailable, RateLimited, NetworkFailure, FetchTimeout
+    |  |- ChildKilled, StorageUnavailable, RateLimited, NetworkFailure, FetchTimeout
     |- IntegrityError     us, now: the run stops before the write
 
 Anything else (KeyError, AssertionError, ...) is a bug and is never caught.
@@ -143,6 +143,12 @@ class TransientError(AvgenError):
     """The outside world may behave better later."""
 
     code = "transient"
+
+
+class ChildKilled(TransientError):
+    """A media child was killed from outside (an operator, the kernel short of memory)."""
+
+    code = "child_killed"
 
 
 class StorageUnavailable(TransientError):

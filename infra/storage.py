@@ -6,7 +6,7 @@ Layout: `media/`, `staged/`, `lake/`, `datasets/`, `runs/`, and `tmp/` for what 
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +27,8 @@ def open_root(root: str, *, create: bool) -> Path:
             f"--root must be a local folder in this version, got {root}; mount the store or copy it"
         )
     path = Path(root).absolute()
+    if not root or set("%[]*?") & set(str(path)):
+        raise ConfigError(f"--root must be a path without %, [, ], * and ?, got {root!r}; choose another")
     if not create:
         if not (path / "lake").is_dir():
             raise ConfigError(
@@ -77,6 +79,12 @@ def sync_folder(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def remove_files(paths: Iterable[Path]) -> None:
+    """Delete files; those that are gone already are passed over."""
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def publish(temporary: Path, final: Path) -> None:

@@ -11,10 +11,24 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from infra.errors import ConfigError, FetchTimeout, NetworkFailure, RateLimited, StorageUnavailable
+from infra.errors import (
+    ChildKilled,
+    ConfigError,
+    FetchTimeout,
+    IntegrityError,
+    NetworkFailure,
+    RateLimited,
+    StorageUnavailable,
+)
 from pipeline.lake import lake_files
 
-RETRIED_CODES = (NetworkFailure.code, FetchTimeout.code, RateLimited.code, StorageUnavailable.code)
+RETRIED_CODES = (
+    ChildKilled.code,
+    NetworkFailure.code,
+    FetchTimeout.code,
+    RateLimited.code,
+    StorageUnavailable.code,
+)
 """Failures that the same command tries again: the world may have changed. All others are final."""
 
 _OUTCOMES = """
@@ -79,13 +93,19 @@ class Catalog:
             ConfigError: DuckDB refuses it.
         """
         try:
-            return self._connection.sql(sql, params=list(parameters)).to_arrow_table()
+            relation = self._connection.sql(sql, params=list(parameters))
+            table = relation.to_arrow_table() if relation is not None else None
         except duckdb.Error as err:
             first_line = str(err).strip().splitlines()[0]
             tables = ", ".join(self.tables())
             raise ConfigError(
                 f"the query must be DuckDB SQL over {tables}; DuckDB says: {first_line}"
             ) from err
+        if table is None:
+            raise ConfigError(
+                f"the query must return rows, this one does not: {sql.strip() or 'it is empty'}"
+            )
+        return table
 
     def tables(self) -> list[str]:
         """Names of everything that can be queried: the lake's tables and `outcomes`."""
@@ -222,8 +242,12 @@ def require_complete(funnel: Funnel) -> None:
     Raises:
         IntegrityError: a stage lost or invented something.
     """
-    from infra.errors import IntegrityError
-
+    fetch, curate, measure, embed = funnel.stages
+    if (fetch.num_kept, measure.num_kept) != (curate.num_in, embed.num_in):
+        raise IntegrityError(
+            f"what one stage keeps must enter the next, got {fetch.num_kept} fetched and {curate.num_in} curated"
+            f" sources, {measure.num_kept} kept and {embed.num_in} embedded clips (recipe {funnel.recipe_id})"
+        )
     for count in funnel.stages:
         total = count.num_kept + count.num_rejected + count.num_failed + count.num_pending
         if count.num_in != total:

@@ -285,10 +285,11 @@ def _print_training(result: dict[str, Any], *, as_json: bool) -> None:
 def _print_rows(columns: list[str], rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*columns)
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
     # A wide result keeps its columns: a pager or a file can scroll, a squeezed value is lost.
     unlimited = Console(width=_UNLIMITED_COLUMNS)
     Console(highlight=False, width=unlimited.measure(table).maximum).print(table)

@@ -14,7 +14,7 @@ from pathlib import Path
 from crawl.fetch import FetchedMedia
 from crawl.items import SourceItem
 from filters.registry import all_filters
-from infra.errors import Truncated
+from infra.errors import TooShort, Truncated, Undecodable
 from infra.media import Probe
 from infra.media.decode import DecodeLimits, DecodePlan, Decoder, Segment, open_decoder
 from infra.media.encode import EncodePlan, encode_clip
@@ -36,6 +36,8 @@ from shards.manifest import ShardRecord
 from shards.schema import StagedMeta
 from shards.writer import ShardWriter
 
+_SHORTEST_SPAN_S = 0.001
+"""A span is never empty, also where the header does not state a duration."""
 _MISSING_S = 1.0
 _MISSING_RATIO = 0.02
 """A source may end this much before its header says: containers round, and streams end unevenly."""
@@ -77,13 +79,14 @@ def curate_source(
         verdict = Verdict(
             source_id=item.source_id,
             start_s=item.span_start_s,
-            end_s=min(item.span_end_s, item.span_start_s + max(probe.duration_s, 0.001)),
+            end_s=max(min(item.span_end_s, probe.duration_s), item.span_start_s + _SHORTEST_SPAN_S),
             stage="screen",
             scores=scores,
             reject_reasons=reasons,
         )
         curated = Curated(probe=probe, verdicts=(verdict,), staged=(), bundle_key="")
-        yield _last_part(item, fetched, curated, ())
+        outcome = SourceOutcome(item=item, fetched=fetched, curated=curated)
+        yield CuratePart(source_id=item.source_id, part_index=0, outcome=outcome)
         return
     yield from _curate_streams(item, fetched, probe, header_scores=scores, recipe=recipe, workplace=workplace)
 
@@ -111,6 +114,7 @@ def _curate_streams(
     verdicts: list[Verdict] = []
     pending: list[EmbedInput] = []
     bundle: ShardWriter | None = None
+    num_parts = 0
     with ExitStack() as stack:
         path = workplace.root / fetched.media_key
         decoder = stack.enter_context(open_decoder(path, probe, plan, binary=workplace.ffmpeg, limits=limits))
@@ -125,9 +129,14 @@ def _curate_streams(
                 _write_clip(bundle, segment, verdict, fetched=fetched, recipe=recipe, place=workplace)
             )
             if len(pending) == recipe.embed.clips_per_batch:
-                yield CuratePart(source_id=item.source_id, inputs=tuple(pending))
-                pending = []
-        _require_whole(decoder.finish(), probe, item)
+                yield CuratePart(source_id=item.source_id, part_index=num_parts, inputs=tuple(pending))
+                num_parts, pending = num_parts + 1, []
+        decoded_s = decoder.finish()
+        if not verdicts:
+            raise TooShort(
+                f"a source must decode to at least one frame with its sound, got none ({item.url})"
+            )
+        _require_whole(decoded_s, probe, item)
     # The bundle is in its place once the block has ended.
     curated = Curated(
         probe=probe,
@@ -135,7 +144,8 @@ def _curate_streams(
         staged=_staged_clips(bundle.record) if bundle else (),
         bundle_key=key if bundle else "",
     )
-    yield _last_part(item, fetched, curated, tuple(pending))
+    outcome = SourceOutcome(item=item, fetched=fetched, curated=curated)
+    yield CuratePart(source_id=item.source_id, part_index=num_parts, inputs=tuple(pending), outcome=outcome)
 
 
 def _windows(decoder: Decoder, num_frames: int) -> Iterator[Segment]:
@@ -220,9 +230,21 @@ def _write_clip(
 
 
 def _require_whole(decoded_s: float, probe: Probe, item: SourceItem) -> None:
-    """Raise `Truncated` when the streams end well before the header says."""
+    """Raise unless the streams end about where the header says; a header that does not say is believed.
+
+    Far too long is as wrong as too short: when a stream changes its size or channels on the way, ffmpeg starts its
+    filters again, and frames and sound no longer share a clock.
+    """
+    if probe.duration_s == 0:
+        return
     wanted_s = min(probe.duration_s, item.span_end_s) - item.span_start_s
-    if decoded_s + max(_MISSING_S, _MISSING_RATIO * wanted_s) < wanted_s:
+    slack_s = max(_MISSING_S, _MISSING_RATIO * wanted_s)
+    if decoded_s > wanted_s + slack_s:
+        raise Undecodable(
+            f"a source must keep one picture size and one sound format and decode to {wanted_s:.2f} s,"
+            f" got {decoded_s:.2f} s ({item.url})"
+        )
+    if decoded_s + slack_s < wanted_s:
         raise Truncated(
             f"a source must decode to the {wanted_s:.2f} s that its header promises,"
             f" got {decoded_s:.2f} s ({item.url})"
@@ -243,10 +265,3 @@ def _staged_clips(record: ShardRecord) -> tuple[StagedClip, ...]:
         )
         for key in dict.fromkeys(member.key for member in record.members)
     )
-
-
-def _last_part(
-    item: SourceItem, fetched: FetchedMedia, curated: Curated, inputs: tuple[EmbedInput, ...]
-) -> CuratePart:
-    outcome = SourceOutcome(item=item, fetched=fetched, curated=curated)
-    return CuratePart(source_id=item.source_id, inputs=inputs, outcome=outcome)

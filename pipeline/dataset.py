@@ -7,7 +7,7 @@ from pathlib import Path
 
 from infra.config import canonical_json
 from infra.errors import ConfigError
-from infra.storage import open_root
+from infra.storage import fresh_folder, open_root
 from infra.telemetry import progress
 from pipeline.catalog import Catalog
 from pipeline.lake_rows import Row
@@ -24,7 +24,7 @@ from pipeline.pack_dataset import (
 from pipeline.ray_adapter import run_shares
 from pipeline.run_record import Run, start_run
 from shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
-from shards.writer import remove_leftovers, write_manifest
+from shards.writer import write_manifest
 
 _SHARD_MEMORY_MIB = 600
 
@@ -122,8 +122,7 @@ def _manifest_of(request: DatasetRequest, selection: Selection) -> tuple[Manifes
         if same_content(manifest, selection, seed=request.seed, samples_per_shard=request.samples_per_shard):
             return manifest, False
     dataset_dir = request.versions_dir / f"v{latest + 1}"
-    dataset_dir.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(dataset_dir)
+    fresh_folder(dataset_dir)  # Without a manifest, what is there is half of another attempt.
     shards = _write_all(request, selection, dataset_dir)
     manifest = make_manifest(
         selection,

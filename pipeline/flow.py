@@ -63,7 +63,7 @@ def curate(plan: IngestPlan, run: Run, items: list[SourceItem]) -> None:
     """Stream the sources through the Ray actors and commit them as they finish."""
     with progress("sources", total=len(items)) as advance:
         finished = ingest_sources(items, recipe=plan.recipe, root=plan.root, work_dir=run.work_dir)
-        commit_sources(finished, run, plan.recipe, advance)
+        commit_sources(items, finished, run, plan.recipe, advance)
 
 
 @task(name="summarise", cache_policy=NO_CACHE)

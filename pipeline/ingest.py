@@ -8,8 +8,8 @@ from pathlib import Path
 
 from crawl.items import SourceItem, UnexpandedSource
 from crawl.sources import expand
-from infra.errors import ConfigError
-from infra.storage import open_root
+from infra.errors import ConfigError, IntegrityError
+from infra.storage import open_root, remove_files
 from infra.telemetry import Advance
 from pipeline.catalog import Catalog
 from pipeline.lake_rows import failure_row, finished_rows, source_row
@@ -72,9 +72,21 @@ def expand_sources(plan: IngestPlan, run: Run) -> list[SourceItem]:
     return [item for source_id, item in items.items() if source_id not in finished]
 
 
-def commit_sources(finished: Iterable[FinishedSource], run: Run, recipe: Recipe, advance: Advance) -> None:
-    """Append sources to the lake as they finish, a batch at a time."""
+def commit_sources(
+    items: Sequence[SourceItem],
+    finished: Iterable[FinishedSource],
+    run: Run,
+    recipe: Recipe,
+    advance: Advance,
+) -> None:
+    """Append sources to the lake as they finish, a batch at a time.
+
+    Raises:
+        IntegrityError: a source went in and did not come out.
+    """
     num_done = 0
+    open_ids = {item.source_id for item in items}
+    media_keys: set[str] = set()
     counts = {"kept": 0, "rejected": 0, "failed": 0}
     for batch in _batches(finished):
         now = datetime.now(UTC)
@@ -84,7 +96,17 @@ def commit_sources(finished: Iterable[FinishedSource], run: Run, recipe: Recipe,
         num_done += len(batch)
         for source in batch:
             counts[_ending(source)] += 1
+            open_ids.discard(source.outcome.item.source_id)
+            if source.outcome.fetched:
+                media_keys.add(source.outcome.fetched.media_key)
         advance(num_done, ", ".join(f"{number} {ending}" for ending, number in counts.items()))
+    if open_ids:
+        raise IntegrityError(
+            f"every source must end, {len(open_ids)} did not, first {min(open_ids)}; run the command again"
+        )
+    if not recipe.media.keep_sources:
+        # Only now: two sources may share one file, and each needs it until it has ended.
+        remove_files(run.root / key for key in media_keys)
 
 
 def _batches(finished: Iterable[FinishedSource]) -> Iterator[list[FinishedSource]]:

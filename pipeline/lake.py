@@ -135,7 +135,14 @@ class Lake:
 def lake_files(root: Path) -> dict[str, tuple[pa.Schema, list[str]]]:
     """Schema and live Parquet files of every table of a root that has a lake."""
     tables = {name: DeltaTable(str(root / "lake" / name)) for name in table_schemas()}
-    return {name: (pa.schema(t.schema().to_arrow()), t.file_uris()) for name, t in tables.items()}
+    # `file_uris` quotes as URLs do, and readers of paths do not unquote; no table is partitioned.
+    return {
+        name: (
+            pa.schema(t.schema().to_arrow()),
+            [str(root / "lake" / name / Path(uri).name) for uri in t.file_uris()],
+        )
+        for name, t in tables.items()
+    }
 
 
 def _sync_file(path: Path) -> None:

@@ -143,14 +143,20 @@ def _placement(pool: Pool) -> dict[str, Any]:
 
 
 def gather_sources(parts: Iterator[EmbeddedPart]) -> Iterator[FinishedSource]:
-    """Put the parts of each source together again; the one with the outcome is the last of its source."""
-    waiting: dict[str, list[EmbeddedPart]] = {}
+    """Put the parts of each source together again, whatever order they arrive in.
+
+    The part with the outcome has the highest index, so a source is whole when that many others are there.
+    """
+    waiting: dict[str, dict[int, EmbeddedPart]] = {}
     for part in parts:
-        waiting.setdefault(part.source_id, []).append(part)
-        if part.outcome is None:
+        arrived = waiting.setdefault(part.source_id, {})
+        arrived[part.part_index] = part
+        last = arrived[max(arrived)]
+        if last.outcome is None or len(arrived) <= last.part_index:
             continue
-        embeddings = tuple(vector for p in waiting.pop(part.source_id) for vector in p.embeddings)
-        yield FinishedSource(outcome=part.outcome, embeddings=() if part.outcome.failed else embeddings)
+        del waiting[part.source_id]
+        embeddings = tuple(vector for index in sorted(arrived) for vector in arrived[index].embeddings)
+        yield FinishedSource(outcome=last.outcome, embeddings=() if last.outcome.failed else embeddings)
     assert not waiting, "every source ends with an outcome"
 
 
@@ -196,18 +202,16 @@ class CurateActor:
         """Curate one source; its parts appear while it is decoded."""
         record = row[_RECORD]
         if isinstance(record, SourceOutcome):
-            yield {_RECORD: CuratePart(source_id=record.item.source_id, outcome=record)}
+            yield {_RECORD: CuratePart(source_id=record.item.source_id, part_index=0, outcome=record)}
             return
         item, fetched = record
         parts = curate_source(item, fetched, recipe=self._recipe, workplace=self._place)
-        for part in run_parts("curate", parts, subject_id=item.source_id):
+        results = run_parts("curate", parts, subject_id=item.source_id)
+        for part_index, part in enumerate(results):
             if isinstance(part, Failed):
                 outcome = SourceOutcome(item=item, fetched=fetched, failed=part)
-                yield {_RECORD: CuratePart(source_id=item.source_id, outcome=outcome)}
-            else:
-                yield {_RECORD: part}
-        if not self._recipe.media.keep_sources:
-            (self._place.root / fetched.media_key).unlink(missing_ok=True)
+                part = CuratePart(source_id=item.source_id, part_index=part_index, outcome=outcome)  # noqa: PLW2901 - the failure takes its place
+            yield {_RECORD: part}
 
 
 class EmbedActor:
@@ -225,7 +229,14 @@ class EmbedActor:
         if part.inputs:
             pictures, sounds = self._encoders or self._load()
             embeddings = embed_clips(part.inputs, pictures=pictures, sounds=sounds)
-        return {_RECORD: EmbeddedPart(source_id=part.source_id, embeddings=embeddings, outcome=part.outcome)}
+        return {
+            _RECORD: EmbeddedPart(
+                source_id=part.source_id,
+                part_index=part.part_index,
+                embeddings=embeddings,
+                outcome=part.outcome,
+            )
+        }
 
     def _load(self) -> tuple[Encoder, Encoder]:
         self._encoders = load_encoders(self._config, device=self._device)

@@ -11,6 +11,10 @@ from crawl.fetch import FetchConfig
 from filters.registry import Bounds, Filter, all_filters
 from infra.config import Config, config_hash, did_you_mean, load_config
 from infra.errors import ConfigError
+from infra.units import s_to_frames_floor
+
+_MIN_FRAMES = 8
+"""The filters compare frames over time; fewer say nothing of cuts."""
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
 
@@ -29,7 +33,7 @@ class TranscodeConfig(Config):
 
     side_px: Annotated[int, Field(ge=64, multiple_of=16)] = 512
     """Width and height; the short side is scaled to it and the middle is cut out."""
-    frame_rate_fps: Annotated[Fraction, Field(gt=0, le=60)] = Fraction(8)
+    frame_rate_fps: Annotated[Fraction, Field(ge=1, le=60)] = Fraction(8)
     """Rate at which frames are sampled, measured and written."""
     sample_rate_hz: Annotated[int, Field(ge=8000, le=48000)] = 16_000
     """Rate of the mono sound that is written."""
@@ -111,6 +115,20 @@ class Recipe(Config):
                 change.over(known[name].keep)
             except ConfigError as err:
                 raise ValueError(f"filters.{name}: {err}") from err
+        return self
+
+    @model_validator(mode="after")
+    def _windows_hold_frames(self) -> "Recipe":
+        if self.split.min_clip_s > self.split.clip_s:
+            raise ValueError(
+                "split.min_clip_s must be at most split.clip_s,"
+                f" got {self.split.min_clip_s} and {self.split.clip_s}"
+            )
+        if s_to_frames_floor(self.split.min_clip_s, self.transcode.frame_rate_fps) < _MIN_FRAMES:
+            raise ValueError(
+                f"split.min_clip_s must span {_MIN_FRAMES} frames at transcode.frame_rate_fps, got"
+                f" {self.split.min_clip_s} s at {self.transcode.frame_rate_fps} fps"
+            )
         return self
 
     @property

@@ -125,6 +125,8 @@ class CuratePart:
     """A share of a source's clips on the way to the encoders; the last part carries the outcome."""
 
     source_id: str
+    part_index: int
+    """Counts the parts of a source from 0; actors may hand them on in another order."""
     inputs: tuple[EmbedInput, ...] = ()
     outcome: SourceOutcome | None = None
 
@@ -134,6 +136,7 @@ class EmbeddedPart:
     """A `CuratePart` after the encoders."""
 
     source_id: str
+    part_index: int
     embeddings: tuple[ClipEmbeddings, ...] = ()
     outcome: SourceOutcome | None = None
 

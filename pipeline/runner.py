@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from infra.config import storable_text
 from infra.errors import AvgenError, MediaError, TransientError
 from pipeline.records import Failed
 
@@ -41,4 +42,4 @@ def run_parts(stage_name: str, parts: Iterator[OutT], *, subject_id: str) -> Ite
 
 def failure(stage_name: str, err: AvgenError, *, subject_id: str) -> Failed:
     """The record of an error."""
-    return Failed(subject_id=subject_id, stage=stage_name, code=err.code, message=str(err))
+    return Failed(subject_id=subject_id, stage=stage_name, code=err.code, message=storable_text(str(err)))

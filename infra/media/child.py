@@ -2,11 +2,12 @@
 
 import os
 import resource
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra.errors import ConfigError
+from infra.errors import ChildKilled, ConfigError
 
 FFMPEG_VARIABLE = "AVGEN_FFMPEG"
 PROTOCOL_WHITELIST = "file"
@@ -50,6 +51,15 @@ def end_child(process: subprocess.Popen[bytes]) -> int:
     if process.poll() is None:
         process.kill()
     return process.wait()
+
+
+def raise_if_killed(status: int, subject: str) -> None:
+    """Raise `ChildKilled` when a child's end says nothing of its input.
+
+    Our own limits end it otherwise: memory by a failed allocation, time by an error before this is asked.
+    """
+    if status in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
+        raise ChildKilled(f"a media child must end by itself, it was killed by signal {-status} ({subject})")
 
 
 def last_line(stderr: bytes) -> str:

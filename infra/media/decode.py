@@ -14,7 +14,7 @@ import os
 import selectors
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -30,6 +30,7 @@ from infra.media.child import (
     end_child,
     last_line,
     local_url,
+    raise_if_killed,
     spawn,
 )
 from infra.media.probe import Probe
@@ -310,7 +311,8 @@ class _Pipes:
             for name in names:
                 reads[name], writes[name] = os.pipe()
                 os.set_blocking(reads[name], False)
-                fcntl.fcntl(reads[name], _F_SETPIPE_SZ, _PIPE_BYTES)
+                with suppress(PermissionError):  # Past a user's share of pipe memory; slower, not wrong.
+                    fcntl.fcntl(reads[name], _F_SETPIPE_SZ, _PIPE_BYTES)
             yield reads, writes
         finally:
             for fd in (*reads.values(), *writes.values()):
@@ -377,7 +379,13 @@ class _Pipes:
             )
 
     def _check_exit(self) -> None:
-        status = self._process.wait(self._limits.stall_s)
+        try:
+            status = self._process.wait(self._limits.stall_s)
+        except subprocess.TimeoutExpired as err:
+            raise MediaTimeout(
+                f"ffmpeg must end within {self._limits.stall_s:g} s of its output, it did not ({self._subject})"
+            ) from err
+        raise_if_killed(status, self._subject)
         if status != 0:
             raise Undecodable(
                 f"decoding must succeed, ffmpeg ended with status {status}:"

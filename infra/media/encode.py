@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.errors import MediaTimeout, Undecodable
-from infra.media.child import end_child, last_line, spawn
+from infra.media.child import end_child, last_line, raise_if_killed, spawn
 from infra.units import BYTES_PER_MIB
 
 _MEMORY_LIMIT_BYTES = 2048 * BYTES_PER_MIB
@@ -77,6 +77,7 @@ def _run(command: list[str], i420_NB: NDArray[np.uint8], *, time_limit_s: float)
         raise MediaTimeout(f"encoding a clip must end within {time_limit_s:g} s, it did not") from err
     finally:
         end_child(process)
+    raise_if_killed(process.returncode, "encoding a clip")
     if process.returncode != 0:
         raise Undecodable(
             f"encoding must succeed, ffmpeg ended with status {process.returncode}: {last_line(stderr)}"

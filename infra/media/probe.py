@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import MediaError, MediaTimeout, MissingStream, Undecodable
-from infra.media.child import end_child, last_line, spawn
+from infra.media.child import end_child, last_line, raise_if_killed, spawn
 from infra.units import BYTES_PER_MIB
 
 
@@ -77,6 +77,7 @@ class Prober:
         if not line:
             status, stderr = end_child(child), child.stderr.read() if child.stderr else b""
             self.close()
+            raise_if_killed(status, path.name)
             raise Undecodable(
                 f"the header must be readable, the probe died with status {status}:"
                 f" {last_line(stderr)} ({path.name})"

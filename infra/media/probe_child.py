@@ -12,6 +12,7 @@ from infra.errors import MissingStream, Undecodable
 from infra.media.child import FORMAT_WHITELIST, PROTOCOL_WHITELIST
 
 _OPTIONS = {"protocol_whitelist": PROTOCOL_WHITELIST, "format_whitelist": FORMAT_WHITELIST}
+_MAX_SIDE_PX = 65_535  # No picture is larger; a header that says so is broken or hostile.
 _UNSPECIFIED_MATRIX = 2  # AVCOL_SPC_UNSPECIFIED, ffmpeg libavutil/pixfmt.h
 
 
@@ -43,8 +44,10 @@ def _facts(container: InputContainer) -> dict[str, Any]:
     rate = video.average_rate or video.guessed_rate or Fraction(0)
     pixel_format = video.codec_context.pix_fmt or "unknown"
     width_px, height_px = _display_size(container, video)
+    # Matroska's duration counts from zero, not from the first frame. Source: RFC 9559, section 5.1.2.
+    late = max(0, container.start_time or 0) if "matroska" in container.format.name else 0
     return {
-        "duration_s": (container.duration or 0) / av.time_base,
+        "duration_s": max(0, (container.duration or 0) - late) / av.time_base,
         "width_px": width_px,
         "height_px": height_px,
         "frame_rate_fps": (rate.numerator, rate.denominator),
@@ -69,6 +72,8 @@ def _display_size(container: InputContainer, video: av.VideoStream) -> tuple[int
     frame = next(container.decode(video))
     aspect = video.sample_aspect_ratio or Fraction(1)
     width_px, height_px = round(frame.width * aspect), frame.height
+    if not 0 < width_px <= _MAX_SIDE_PX or not 0 < height_px <= _MAX_SIDE_PX:
+        raise ValueError(f"a picture of {width_px} x {height_px}, more than {_MAX_SIDE_PX} a side")
     return (height_px, width_px) if frame.rotation % 180 else (width_px, height_px)
 
 

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from infra.errors import MediaTimeout, MissingStream, Undecodable
+from infra.errors import ChildKilled, MediaTimeout, MissingStream, Undecodable
 from infra.media.child import find_ffmpeg
 from infra.media.decode import DecodeLimits, DecodePlan, Segment, open_decoder
 from infra.media.encode import EncodePlan, encode_clip
@@ -244,6 +244,21 @@ def test_encode_same_input_same_bytes_and_equal_lengths(tmp_path):
     with av.open(str(tmp_path / "a.flac")) as container:
         decoded_S = np.concatenate([frame.to_ndarray().ravel() for frame in container.decode(audio=0)])
     np.testing.assert_array_equal(decoded_S, mono_S)
+
+
+def test_decode_child_killed_from_outside_is_not_the_files_fault(tmp_path, prober):
+    path = make_clip(tmp_path / "a.mp4", duration_s=20)
+    with (
+        pytest.raises(ChildKilled, match="killed by signal 9"),
+        open_decoder(
+            path, prober(path), PLAN, binary=find_ffmpeg(), limits=DecodeLimits(stall_s=20)
+        ) as decoder,
+    ):
+        decoder.read(1)
+        decoder._pipes._process.kill()
+        while not decoder.ended:
+            decoder.read(8)
+        decoder.finish()
 
 
 @needs_corpus

@@ -33,7 +33,7 @@ def ingest_in_process(spec: str, root: Path, *overrides: str) -> Recipe:
         run = start_run(root, "ingest", recipe_id=recipe.recipe_id, settings_json=recipe.model_dump_json())
         items = expand_sources(plan, run)
         finished = finished_sources(items, recipe=recipe, root=root, work_dir=run.work_dir)
-        commit_sources(finished, run, recipe, lambda num_done, note: None)
+        commit_sources(items, finished, run, recipe, lambda num_done, note: None)
         run.mark("done")
     return recipe
 

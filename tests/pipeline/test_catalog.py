@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -6,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.errors import ConfigError, IntegrityError
-from pipeline.catalog import Catalog, Funnel, StageCount, require_complete
+from pipeline.catalog import Catalog, require_complete
 from pipeline.funnel_text import funnel_markdown, funnel_rows, funnel_tree
 from pipeline.lake import Lake
 
@@ -141,20 +142,27 @@ def test_funnel_adds_up_for_any_mixture(tmp_path_factory, endings):
     assert funnel.stages[1].num_kept == endings.count("kept")
 
 
-def test_require_complete_lost_source_raises_integrity_error():
-    count = StageCount(
-        stage="fetch", unit="sources", num_in=3, num_kept=1, num_rejected=0, num_failed=1, num_pending=0
-    )
-    funnel = Funnel(
-        recipe_id="r", stages=(count,), reasons=(), failures=(), kept_clips=0, kept_duration_s=0.0
-    )
-    with pytest.raises(IntegrityError, match="at stage fetch, got 3 and 2"):
-        require_complete(funnel)
+@pytest.mark.parametrize(
+    ("index", "change", "message"),
+    [
+        (0, {"num_in": 3}, "at stage fetch, got 3 and 1"),
+        (0, {"num_in": 2, "num_kept": 2}, "got 2 fetched and 1 curated"),
+        (3, {"num_in": 2, "num_kept": 2}, "1 kept and 2 embedded"),
+        (3, {"num_kept": 0}, "at stage embed, got 1 and 0"),
+    ],
+)
+def test_require_complete_lost_input_raises_integrity_error(tmp_path, index, change, message):
+    funnel = filled(tmp_path, sources=["s"], clips=[clip("s", 0)], failures=[]).funnel("r")
+    require_complete(funnel)
+    stages = list(funnel.stages)
+    stages[index] = replace(stages[index], **change)
+    with pytest.raises(IntegrityError, match=message):
+        require_complete(replace(funnel, stages=tuple(stages)))
 
 
 def test_query_wrong_sql_raises_one_line_that_names_the_tables(tmp_path):
     catalog = filled(tmp_path, sources=[], clips=[], failures=[])
-    for query in ("selec 1", "select nosuch from clips", "select * from nosuch"):
+    for query in ("selec 1", "select nosuch from clips", "select * from nosuch", "select 'a'::int"):
         with pytest.raises(ConfigError, match=r"DuckDB SQL over .*clips.*outcomes.*DuckDB says") as caught:
             catalog.query(query)
         assert len(str(caught.value).splitlines()) == 1
@@ -163,3 +171,14 @@ def test_query_wrong_sql_raises_one_line_that_names_the_tables(tmp_path):
 def test_latest_recipe_id_empty_lake_raises_config_error(tmp_path):
     with pytest.raises(ConfigError, match="run `avgen run` first"):
         filled(tmp_path, sources=[], clips=[], failures=[]).latest_recipe_id()
+
+
+def test_query_without_rows_to_return_raises_config_error(tmp_path):
+    with pytest.raises(ConfigError, match="it is empty"):
+        filled(tmp_path, sources=[], clips=[], failures=[]).query("")
+
+
+@pytest.mark.parametrize("name", ["a b", "a#b", "ä'b"])
+def test_catalog_root_with_odd_characters_is_read(tmp_path, name):
+    catalog = filled(tmp_path / name, sources=["s"], clips=[], failures=[])
+    assert catalog.known_source_ids() == {"s"}

@@ -14,13 +14,13 @@ import pytest
 
 from crawl.fetch import FetchedMedia, fetch
 from crawl.items import SourceItem, file_url, source_item
-from infra.errors import Truncated
+from infra.errors import TooShort, Truncated, Undecodable
 from infra.media.child import find_ffmpeg
 from infra.media.probe import Prober
 from pipeline.curate_source import Workplace, bundle_key, curate_source
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.records import CuratePart
-from tests.media import CORPUS, make_clip, needs_corpus
+from tests.media import CORPUS, ffmpeg, make_clip, needs_corpus
 
 RECIPE = load_recipe("demo", ["split.clip_s=4", "embed.clips_per_batch=2"])
 
@@ -143,6 +143,27 @@ def test_curate_source_span_gives_only_that_part(long_clip, tmp_path, prober):
     (verdict,) = outcome.curated.verdicts
     assert (verdict.start_s, verdict.end_s, verdict.kept) == (2, 6, True)
     assert outcome.curated.bundle_key == bundle_key(outcome.item.source_id, RECIPE.recipe_id)
+
+
+def test_curate_source_span_beyond_the_end_raises_too_short(long_clip, tmp_path, prober):
+    with pytest.raises(TooShort, match="at least one frame"):
+        curate(long_clip, tmp_path, prober, span_start_s=50.0, span_end_s=60.0)
+
+
+def test_curate_source_whose_sound_changes_on_the_way_is_refused(tmp_path, prober):
+    """ffmpeg starts its filters again there, and the sound would come late by what was before."""
+    for name, channels in (("a", "2"), ("b", "1")):
+        make_clip(tmp_path / f"{name}.ts", duration_s=6, options=("-ac", channels))
+    path = tmp_path / "joined.ts"
+    path.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    with pytest.raises((Truncated, Undecodable)):
+        curate(path, tmp_path / "root", prober)
+
+
+def test_curate_source_matroska_that_starts_late_is_whole(long_clip, tmp_path, prober):
+    ffmpeg("-i", long_clip, "-c", "copy", "-output_ts_offset", "7.3", tmp_path / "late.mkv")
+    verdicts = curate(tmp_path / "late.mkv", tmp_path / "root", prober)[-1].outcome.curated.verdicts
+    assert [verdict.kept for verdict in verdicts] == [True, True, True, False]
 
 
 @needs_corpus
