@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import json
 import os
@@ -228,7 +229,8 @@ def _kill_children() -> None:
         if b"crawl.ytdlp_child" in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGKILL)
             # Ended, and left to be reaped: a process whose threads still end would pass for running.
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            with contextlib.suppress(ChildProcessError):  # Whoever waited for its answer has reaped it.
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def _is_ended(pid: int) -> bool:
