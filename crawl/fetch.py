@@ -18,6 +18,7 @@ from crawl.policy import FetchConfig
 from crawl.ytdlp import download
 from infra.config import storable_text
 from infra.errors import BlockedByPolicy, Gone, NotMedia, Private, StorageUnavailable, TooLarge
+from infra.storage import sync
 
 __all__ = ["FetchConfig", "FetchedMedia", "Provenance", "fetch"]
 
@@ -199,9 +200,9 @@ def _store(temporary: Path, *, sha256: str, ext: str, media_dir: Path) -> _Store
     final = folder / f"{sha256}.{ext}"
     if not final.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _sync(temporary)
+        sync(temporary)
         _replace(temporary, final)
-        _sync(folder)
+        sync(folder)
     return _Stored(f"media/{sha256[:2]}/{final.name}", sha256, num_bytes)
 
 
@@ -215,13 +216,5 @@ def _replace(temporary: Path, final: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=final.parent) as folder:
             beside = Path(folder) / final.name
             shutil.copyfile(temporary, beside)
-            _sync(beside)
+            sync(beside)
             beside.replace(final)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -72,8 +72,8 @@ def fresh_folder(path: Path) -> Path:
     return path
 
 
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
+def sync(path: Path) -> None:
+    """Make a closed file's content, or the names in a folder, durable."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -90,13 +90,9 @@ def remove_files(paths: Iterable[Path]) -> None:
 def publish(temporary: Path, final: Path) -> None:
     """Give a finished, closed file its name: durable, and all or nothing. Same filesystem only."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(temporary, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync(temporary)
     temporary.replace(final)
-    sync_folder(final.parent)
+    sync(final.parent)
 
 
 def write_atomic(path: Path, content: bytes) -> None:

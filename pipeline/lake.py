@@ -5,7 +5,6 @@ application transaction id, then the journal entry is removed. A kill leaves the
 it, and tables that have the number already are passed over. So nothing is lost and nothing is there twice.
 """
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from filters.registry import all_filters
-from infra.storage import fresh_folder, sync_folder
+from infra.storage import fresh_folder, sync
 
 _JOURNAL = "_journal"
 _TIME = pa.timestamp("us", "UTC")
@@ -89,9 +88,8 @@ class Lake:
             DeltaTable.create(str(self._dir / name), schema=schema, mode="ignore")
         for entry in sorted((self._dir / _JOURNAL).glob("*")):
             if entry.name.startswith("."):
-                shutil.rmtree(
-                    entry
-                )  # A draft: its batch was never committed and its work will be done again.
+                # A draft: its batch was never committed and its work will be done again.
+                shutil.rmtree(entry)
             else:
                 self._apply(entry)
 
@@ -108,10 +106,10 @@ class Lake:
             if table_rows:
                 path = draft / f"{name}.parquet"
                 pq.write_table(pa.Table.from_pylist(table_rows, schema=self._schemas[name]), path)
-                _sync_file(path)
-        sync_folder(draft)
+                sync(path)
+        sync(draft)
         draft.rename(entry)
-        sync_folder(entry.parent)
+        sync(entry.parent)
         self._apply(entry)
 
     def _apply(self, entry: Path) -> None:
@@ -143,11 +141,3 @@ def lake_files(root: Path) -> dict[str, tuple[pa.Schema, list[str]]]:
         )
         for name, t in tables.items()
     }
-
-
-def _sync_file(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

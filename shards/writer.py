@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.errors import IntegrityError
+from infra.storage import sync
 from shards.manifest import INDEX_NAME, MANIFEST_NAME, Manifest, MemberRecord, ShardRecord, index_table
 from shards.schema import BUNDLE_MEMBERS, SAMPLE_MEMBERS, check_key
 
@@ -173,19 +174,10 @@ class _AtomicFile:
         os.fsync(self._stream.fileno())
         self._stream.close()
         self._temp.replace(self._path)
-        _sync_folder(self._path.parent)
+        sync(self._path.parent)
 
     def discard_unless_committed(self) -> None:
         try:
             self._stream.close()
         finally:
             self._temp.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from infra.errors import ConfigError, IntegrityError
-from infra.storage import fresh_folder, sync_folder, write_atomic
+from infra.storage import fresh_folder, sync, write_atomic
 
 FORMAT_VERSION = 1
 _LAST = "last"
@@ -84,7 +84,7 @@ def commit_checkpoint(out_dir: Path, *, step: int, facts: dict[str, Any], files:
     # A folder of this step can only be one that a killed run named and did not point at.
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
-    sync_folder(final.parent)
+    sync(final.parent)
     write_atomic(checkpoints_dir(out_dir) / _LAST, f"{final.name}\n".encode())
     return final
 

@@ -10,14 +10,13 @@ import os
 import sys
 
 from infra.errors import AvgenError, ConfigError
+from infra.telemetry import EXIT_FAILED, EXIT_USAGE
 from shards.reader import num_samples
 from train.arguments import Arguments, parse_arguments
 from train.checkpoint import check_resume
 from train.config import check_dataset_fits, load_train_config
 
 _NUM_CPU_RANKS = 2
-_EXIT_CHECK_FAILED = 1
-_EXIT_USAGE = 2
 _EXIT_SIGNALLED = 128
 
 
@@ -65,7 +64,7 @@ def start_ranks(words: list[str], *, num_ranks: int) -> int:
         sys.stderr.write(
             f"error: rank {rank} must run to its end, got killed by signal {-failure.exitcode}\n"
         )
-        return _EXIT_CHECK_FAILED
+        return EXIT_FAILED
     except SignalException as err:
         return _EXIT_SIGNALLED + err.sigval
     return 0
@@ -83,7 +82,7 @@ def main() -> int:
         check_before_start(arguments, num_ranks=num_ranks)
     except AvgenError as err:
         sys.stderr.write(f"error: {err}\n")
-        return _EXIT_USAGE if isinstance(err, ConfigError) else _EXIT_CHECK_FAILED
+        return EXIT_USAGE if isinstance(err, ConfigError) else EXIT_FAILED
     os.environ |= rank_environment(num_gpus=num_gpus, num_cores=len(os.sched_getaffinity(0)))
     return start_ranks(words, num_ranks=num_ranks)
 

@@ -22,6 +22,7 @@ import torch
 from infra.config import canonical_json, config_hash
 from infra.errors import AvgenError, ConfigError, IntegrityError
 from infra.storage import exclusive, write_atomic
+from infra.telemetry import EXIT_FAILED, EXIT_USAGE
 from model.avgen_model import AVGenModel
 from model.latents import CODEC_NAME
 from shards.reader import ShardReader
@@ -52,8 +53,6 @@ from train.engine import (
 from train.metrics import MetricsLog, StepMetrics
 from train.step import Losses, batch_to, compute_losses
 
-_EXIT_CHECK_FAILED = 1
-_EXIT_USAGE = 2
 # Source: linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
 
@@ -293,7 +292,7 @@ def main() -> int:
             leave_ranks()
     except AvgenError as err:
         say(f"error: {err}" if rank == 0 else f"error on rank {rank}: {err}")
-        return _EXIT_USAGE if isinstance(err, ConfigError) else _EXIT_CHECK_FAILED
+        return EXIT_USAGE if isinstance(err, ConfigError) else EXIT_FAILED
     if summary:
         sys.stdout.write(json.dumps(summary) + "\n")
     return 0
