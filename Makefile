@@ -2,12 +2,15 @@
 # Needs Python 3.11, git and a C compiler; no system package, no model download, no prompt.
 PYTHON ?= python3.11
 BIN := .venv/bin
+# What setting up says goes to stderr: stdout is for the JSON lines.
+BENCH := @$(MAKE) --no-print-directory setup >&2 && $(BIN)/python -m tests.bench
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all test-gpu check smoke lock clean
+.PHONY: bench bench-media bench-pack bench-memory bench-line
 
 help: ## this text
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
 
 setup: .venv/.ready ## make .venv with the pinned packages (the other targets do it when needed)
 
@@ -38,6 +41,20 @@ check: setup ## format, lint and types
 	$(BIN)/mypy
 
 smoke: demo ## the same as demo
+
+bench: bench-media bench-pack bench-memory bench-line ## every benchmark, one after the other: JSON lines on stdout
+
+bench-media: ## CPU of curating a source against the bare ffmpeg transcode (needs the corpus)
+	$(BENCH).bench_media
+
+bench-pack: ## packing against tar and sha256sum
+	$(BENCH).bench_pack
+
+bench-memory: ## peak memory of the Ray actors (needs the corpus)
+	$(BENCH).bench_pipeline_memory
+
+bench-line: ## wall time of the demo in a fresh folder
+	$(BENCH).bench_pipeline_line
 
 lock: setup ## compile requirements.lock from pyproject.toml, with the overrides named there
 	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --no-emit-index-url --no-header \

@@ -1,12 +1,12 @@
 """What may be fetched and how the web is asked."""
 
-from pydantic import BaseModel, ConfigDict, Field, FilePath, model_validator
+from pydantic import Field, FilePath, model_validator
+
+from infra.config import Config
 
 
-class FetchConfig(BaseModel):
+class FetchConfig(Config):
     """The fetch policy; a recipe may override every field."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     max_height_px: int = Field(default=1080, gt=0)
     """The best format that is not higher than this is fetched; one of unknown height is accepted."""

@@ -15,6 +15,7 @@ __all__ = [
     "expand",
     "file_url",
     "local_path",
+    "seed_item",
     "source_item",
 ]
 
@@ -44,6 +45,13 @@ def expand(spec: str, *, config: FetchConfig | None = None) -> Iterator[SourceIt
         if spec.lower().startswith(prefix):
             return _distinct(expander(spec, config or FetchConfig()))
     raise ConfigError(f"a source must start with one of {', '.join(KINDS)}, got {spec!r}")
+
+
+def seed_item(spec: str) -> SourceItem | None:
+    """The item of the address that a spec lists the entries of; `None` for a folder or a file."""
+    if not spec.lower().startswith(("http://", "https://")):
+        return None
+    return source_item(spec, kind="web")
 
 
 def _distinct(found: Iterator[SourceItem | UnexpandedSource]) -> Iterator[SourceItem | UnexpandedSource]:

@@ -6,6 +6,7 @@ import pkgutil
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import filters
@@ -111,6 +112,7 @@ def register(
     return add
 
 
+@cache
 def all_filters() -> tuple[Filter, ...]:
     """Every filter of this folder, in a stable order: what is cheapest to obtain first, then by name."""
     for module in pkgutil.iter_modules(filters.__path__, prefix="filters."):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from infra.errors import ConfigError
+from infra.errors import ConfigError, IntegrityError
 
 
 class Config(BaseModel):
@@ -53,9 +53,17 @@ def config_hash(config: BaseModel, *, exclude: frozenset[str] = frozenset()) -> 
     return hashlib.sha256(canonical_json(tree)).hexdigest()[:12]
 
 
-def canonical_json(tree: Any) -> bytes:
-    """The one JSON text of a tree: sorted keys, no spaces, no NaN."""
-    return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+def canonical_json(tree: object) -> bytes:
+    """The one JSON text of a tree: ASCII, sorted keys, no blanks and no line ends.
+
+    Raises:
+        IntegrityError: a number is not finite.
+    """
+    try:
+        text = json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError as err:
+        raise IntegrityError("every number written as JSON must be finite, got NaN or infinity") from err
+    return text.encode("ascii")
 
 
 def _find_recipe(name_or_path: str, builtin_dir: Path) -> Path:

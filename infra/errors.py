@@ -68,7 +68,7 @@ class MediaTimeout(MediaError):
 
 
 class MediaTooLarge(MediaError):
-    """The media child hit its memory limit and was killed."""
+    """Its picture, or what must be held of it, is more than a media child may take."""
 
     code = "media_too_large"
 

@@ -31,14 +31,20 @@ RETRIED_CODES = (
 )
 """Failures that the same command tries again: the world may have changed. All others are final."""
 
+# A feed or playlist that could not be listed is a source that failed; once a later run has listed it, its entries
+# are the sources and it is none itself.
 _OUTCOMES = """
+create view listed as
+select source_id from (select source_id, max(listed_at) as listed_at from listings group by 1)
+left join (select subject_id as source_id, max(failed_at) as failed_at from failures group by 1)
+using (source_id) where failed_at is null or listed_at > failed_at;
 create view outcomes as
 with judged as (
     select source_id, recipe_id, bool_or(kept) as any_kept from clips group by all
 ), latest_failures as (
     select subject_id as source_id, recipe_id, arg_max(stage, failed_at) as stage,
            arg_max(code, failed_at) as code, arg_max(message, failed_at) as message
-    from failures group by all
+    from failures where subject_id not in (select source_id from listed) group by all
 )
 select source_id, recipe_id,
        case when judged.any_kept then 'kept' when judged.any_kept = false then 'rejected' else 'failed' end
@@ -47,6 +53,18 @@ select source_id, recipe_id,
        if(judged.any_kept is null, latest_failures.code, null) as code,
        if(judged.any_kept is null, latest_failures.message, null) as message
 from judged full join latest_failures using (source_id, recipe_id)
+"""
+
+
+# `current_date` and its like are written without parentheses and parsed as columns.
+_UNSTABLE_FUNCTIONS = """
+with parsed as (select json_serialize_sql('select ' || ?::varchar) as tree),
+named as (
+    select unnest(json_extract_string(tree, '$..function_name')) as name from parsed
+    union select unnest(json_extract_string(tree, '$..column_names[0]')) from parsed
+)
+select distinct name from named join duckdb_functions() on function_name in (name, 'get_' || name)
+where stability != 'CONSISTENT' order by 1
 """
 
 
@@ -107,8 +125,30 @@ class Catalog:
             )
         return table
 
+    def condition(self, where: str) -> str:
+        """`where` as DuckDB writes it: one expression, which selects the same rows whenever it is asked.
+
+        Raises:
+            ConfigError: it is no expression, or calls a function that answers differently every time.
+        """
+        try:
+            condition = str(duckdb.SQLExpression(where))
+        except duckdb.Error as err:
+            first_line = str(err).strip().splitlines()[0]
+            raise ConfigError(
+                f"--where must be one SQL condition over the columns of clips, got {where!r};"
+                f" DuckDB says: {first_line}"
+            ) from err
+        unstable = self._rows(_UNSTABLE_FUNCTIONS, [condition])
+        if unstable:
+            raise ConfigError(
+                f"--where must select the same clips every time, {unstable[0][0]}() does not;"
+                " for a random share use hash(clip_id) % 100 < 10"
+            )
+        return condition
+
     def tables(self) -> list[str]:
-        """Names of everything that can be queried: the lake's tables and `outcomes`."""
+        """Names of everything that can be queried: the lake's tables, `listed` and `outcomes`."""
         return [row[0] for row in self._rows("select name from (show tables)")]
 
     def latest_recipe_id(self) -> str:
@@ -130,6 +170,10 @@ class Catalog:
         sql = """select source_id from outcomes
                  where recipe_id = ? and (outcome != 'failed' or code not in (select unnest(?)))"""
         return {row[0] for row in self._rows(sql, [recipe_id, list(RETRIED_CODES)])}
+
+    def unlisted_source_ids(self) -> set[str]:
+        """Sources that failed when they were to be listed, and were not listed since."""
+        return {row[0] for row in self._rows("select source_id from outcomes where stage = 'expand'")}
 
     def known_source_ids(self) -> set[str]:
         """Every source that was ever put in."""
@@ -165,7 +209,7 @@ class Catalog:
         num_in, num_failed, num_pending = self._one(
             """select count(*), count(*) filter (stage in ('expand', 'fetch')),
                       count(*) filter (outcome is null)
-               from (select distinct source_id from sources)
+               from (select source_id from sources except select source_id from listed)
                left join (from outcomes where recipe_id = ?) using (source_id)""",
             [recipe_id],
         )

@@ -1,67 +1,119 @@
 """The `avgen` command line: the one place that may import every folder, and only inside a command.
 
 Results go to stdout, messages and progress to stderr. Exit status: 0 done, 1 it ran and what it checked does
-not hold, 2 wrong usage or configuration.
+not hold, 2 wrong usage or configuration; 130 ended by Ctrl-C, 141 by a reader that closed stdout.
 """
 
-import csv
 import os
+import shlex
+import signal
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
-from enum import StrEnum
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from infra.errors import AvgenError, ConfigError
-from infra.telemetry import EXIT_FAILED, EXIT_USAGE, print_json, stderr_console
+from infra.telemetry import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_READER_GONE,
+    EXIT_USAGE,
+    discard_stdout,
+    is_reader_gone,
+    print_whole,
+    stderr_console,
+)
+from pipeline.cli_options import (
+    AsJson,
+    DemoRoot,
+    IngestOverrides,
+    NumCpus,
+    Overrides,
+    PerShard,
+    RecipeName,
+    Root,
+    Seed,
+    Sources,
+    SqlFormat,
+    SqlFormatOption,
+    TrainOverrides,
+    TrainRecipeName,
+    Where,
+    examples,
+)
+from pipeline.cli_output import hint, print_dataset, print_funnel, print_training, warn_untrained
 
 app = typer.Typer(
     name="avgen",
-    help="From a video URL to a trained audio-video model: crawl, filter, transcode, pack, train.",
-    no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
 )
 
-Root = Annotated[str, typer.Option("--root", help="Folder that everything lives under.")]
-Sources = Annotated[
-    list[str],
-    typer.Option(
-        "--source",
-        help="`dir:PATH`, an http(s) URL of a video, page, playlist or feed, or `list:FILE` (txt, csv, parquet"
-        " with url[,start_s,end_s]). May be given several times.",
+_ROWS_PER_CHUNK = 10_000
+_READ_ONLY = {"sql", "status"}
+_DEMO_DIR = Path("demo")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"avgen {version('avgen')}")
+        raise typer.Exit(EXIT_DONE)
+
+
+@app.callback(
+    invoke_without_command=True,
+    epilog="""\b
+First steps:
+  avgen demo                                   see the whole line work
+  avgen run --source dir:videos --root data    then your own videos
+  avgen COMMAND --help                         options and examples""",
+)
+def avgen(
+    context: typer.Context,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """From a video URL to a trained audio-video model: crawl, filter, transcode, pack, train."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command(
+    epilog=examples("demo --num-cpus 4"),
+    short_help="Try the whole line on made-up media.",
+)
+def demo(
+    folder: DemoRoot = _DEMO_DIR,
+    num_cpus: NumCpus = None,
+) -> None:
+    """Try the whole line on a small site that the demo serves itself, and check it against the known answers.
+
+    Crawls, filters, transcodes, packs and trains a small model; needs no network.
+    """
+    _prepare_services()
+    _start_ray(num_cpus)
+    from pipeline.demo.run import run_demo
+
+    raise typer.Exit(run_demo(folder, num_cpus=num_cpus))
+
+
+@app.command(
+    epilog=examples(
+        "run --source dir:videos --root data",
+        "run --source list:urls.csv --root data --set filters.snr_db.min=12",
     ),
-]
-RecipeName = Annotated[str, typer.Option("--recipe", help="A recipe file, or the name of a built-in one.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override a setting, e.g. `filters.snr_db.min=12`. May be repeated."),
-]
-NumCpus = Annotated[
-    int | None, typer.Option("--num-cpus", min=1, help="Cores of the local Ray; all when not given.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-Where = Annotated[str, typer.Option("--where", help="SQL condition over the columns of `clips`.")]
-PerShard = Annotated[int, typer.Option("--samples-per-shard", help="Samples in every shard but the last.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the shuffle across sources.")]
-
-
-_UNLIMITED_COLUMNS = 100_000
-
-
-class SqlFormat(StrEnum):
-    """How `avgen sql` prints."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-
-
-@app.command()
+    short_help="Ingest: sources into the lake.",
+)
 def run(
     source: Sources,
     root: Root,
@@ -70,20 +122,30 @@ def run(
     num_cpus: NumCpus = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ingest: sources -> lake and staged bundles. The same command again goes on where it stopped."""
+    """Ingest: fetch sources, measure and filter their clips, and transcode the kept ones.
+
+    Every clip with all its scores goes to the lake, kept or not. The same command again goes on where it stopped.
+    """
     from pipeline.ingest import plan_ingest
 
     plan = plan_ingest(source, root, recipe, override or [])
-    _warn_untrained(plan.recipe.embed.clip_weights, plan.recipe.embed.clap_weights)
+    warn_untrained(plan.recipe.embed.clip_weights, plan.recipe.embed.clap_weights)
     _prepare_services()
+    _start_ray(num_cpus)
     from pipeline.flow import ingest
 
-    _print_funnel(ingest(source, root, recipe, override or [], num_cpus), as_json=as_json)
+    funnel = ingest(source, root, recipe, override or [], num_cpus)
+    print_funnel(funnel, as_json=as_json)
+    words = ("pack", "NAME") if funnel.kept_clips else ("sql", "from outcomes")
+    hint("avgen", *words, "--root", root, as_json=as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples("pack mine --root data --where 'snr_db > 15 and cuts_per_s < 1'"),
+    short_help="Kept clips into WebDataset shards.",
+)
 def pack(
-    name: Annotated[str, typer.Argument(help="Name of the dataset.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the dataset.")],
     root: Root,
     where: Where = "true",
     samples_per_shard: PerShard = 1000,
@@ -91,135 +153,187 @@ def pack(
     num_cpus: NumCpus = None,
     as_json: AsJson = False,
 ) -> None:
-    """Select kept clips and write them as WebDataset shards under datasets/NAME/v<k>."""
+    """Write the kept clips that satisfy a condition as WebDataset shards under datasets/NAME/v1, v2, ...
+
+    Nothing is decoded. When the latest version is what is asked for already, it stays as it is.
+    """
     from pipeline.dataset import plan_dataset
 
     plan_dataset(name, root, where=where, samples_per_shard=samples_per_shard, seed=seed)
     _prepare_services()
+    _start_ray(num_cpus)
     from pipeline.flow import build_dataset
 
     summary = build_dataset(name, root, where, samples_per_shard, seed, num_cpus)
-    _print_dataset(summary, as_json=as_json)
+    print_dataset(summary, as_json=as_json)
+    hint("avgen", "train", "--dataset", name, "--root", root, as_json=as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples("train --dataset mine@1 --root data --set num_steps=1000"),
+    short_help="Train on a finished dataset.",
+)
 def train(
     root: Root,
-    dataset: Annotated[str, typer.Option("--dataset", help="NAME for the latest version, or NAME@2.")],
+    dataset: Annotated[
+        str, typer.Option("--dataset", metavar="NAME[@V]", help="NAME for its latest version, or NAME@2.")
+    ],
     recipe: RecipeName = "tiny",
-    override: Overrides = None,
+    override: TrainOverrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train on a finished dataset, in its own process under DeepSpeed, on GPUs or else on 2 CPU ranks."""
+    """Train on a finished dataset, in a process of its own, on all GPUs or else on two CPU ranks.
+
+    The same command again goes on from the last checkpoint of a training that was cut short.
+    """
     from pipeline.train_job import plan_training
 
     plan_training(dataset, root, recipe=recipe, overrides=override or [])
+    from train.config import load_train_config  # Imports torch.
+
+    load_train_config(recipe, overrides=override or [])
     _prepare_services()
     from pipeline.flow import train as train_flow
 
-    _print_training(train_flow(dataset, root, recipe, override or []), as_json=as_json)
+    print_training(train_flow(dataset, root, recipe, override or []), as_json=as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples("nightly --source list:urls.csv --root data --dataset mine"),
+    short_help="run, pack and train in one flow.",
+)
 def nightly(
     source: Sources,
     root: Root,
-    dataset: Annotated[str, typer.Option("--dataset", help="Name of the dataset to build and train on.")],
+    dataset: Annotated[
+        str, typer.Option("--dataset", metavar="NAME", help="Name of the dataset to build and train on.")
+    ],
     recipe: RecipeName = "default",
-    override: Overrides = None,
+    override: IngestOverrides = None,
     where: Where = "true",
     samples_per_shard: PerShard = 1000,
     seed: Seed = 0,
-    train_recipe: Annotated[str, typer.Option("--train-recipe", help="Recipe of the training run.")] = "tiny",
+    train_recipe: TrainRecipeName = "tiny",
     num_cpus: NumCpus = None,
 ) -> None:
-    """The whole line in one flow: ingest, build the dataset, train on it."""
-    from pipeline.ingest import plan_ingest
-    from pipeline.pack_dataset import check_dataset_name
+    """The whole line in one flow: run, then pack, then train. The same command again goes on where it stopped."""
+    from train.config import load_train_config
 
-    check_dataset_name(dataset)
-    plan = plan_ingest(source, root, recipe, override or [])
-    _warn_untrained(plan.recipe.embed.clip_weights, plan.recipe.embed.clap_weights)
+    load_train_config(train_recipe, overrides=[])
     _prepare_services()
     from pipeline.flow import nightly as nightly_flow
+    from pipeline.flow import plan_nightly
 
+    plan = plan_nightly(source, root, dataset, recipe=recipe, overrides=override or [], where=where)
+    warn_untrained(plan.recipe.embed.clip_weights, plan.recipe.embed.clap_weights)
+    _start_ray(num_cpus)
+    pack_options = (where, samples_per_shard, seed)
     result = nightly_flow(
-        source,
-        root,
-        dataset,
-        recipe,
-        override or [],
-        where,
-        samples_per_shard,
-        seed,
-        train_recipe,
-        num_cpus,
+        source, root, dataset, recipe, override or [], *pack_options, train_recipe, num_cpus
     )
-    _print_funnel(result["funnel"], as_json=False)
-    _print_dataset(result["dataset"], as_json=False)
-    _print_training(result["training"], as_json=False)
+    print_funnel(result["funnel"], as_json=False)
+    print_dataset(result["dataset"], as_json=False)
+    print_training(result["training"], as_json=False)
 
 
-@app.command()
+@app.command(
+    epilog=examples("status --root data", "status --root data --json"),
+    short_help="What became of everything put in.",
+)
 def status(root: Root, as_json: AsJson = False) -> None:
-    """The funnel of the latest recipe: what went in, and what became of it."""
+    """Print the funnel of the latest recipe: at each stage what went in, and what was kept, rejected, failed."""
     from infra.storage import open_root
     from pipeline.catalog import Catalog
 
     catalog = Catalog(open_root(root, create=False))
-    _print_funnel(catalog.funnel(catalog.latest_recipe_id()), as_json=as_json)
+    print_funnel(catalog.funnel(catalog.latest_recipe_id()), as_json=as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "sql 'select outcome, count(*) from outcomes group by 1' --root data",
+        "sql 'from failures' --root data --format csv > failures.csv",
+        "sql 'describe clips' --root data",
+    ),
+    short_help="Query the lake with DuckDB.",
+)
 def sql(
-    query: Annotated[str, typer.Argument(help="DuckDB SQL; there is a view of every lake table.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="DuckDB SQL that returns rows.")],
     root: Root,
-    format_: Annotated[SqlFormat, typer.Option("--format", help="How to print.")] = SqlFormat.table,
+    format_: SqlFormatOption = SqlFormat.table,
 ) -> None:
-    """Query the lake: sources, fetches, clips, embeddings, failures, outcomes, datasets, samples, shards, runs."""
+    """Query the lake: a view for every table (sources, clips, failures, runs, ...), and outcomes: what became of
+    every source. 'show tables' lists them, 'describe clips' lists the columns of one.
+    """
     from infra.storage import open_root
     from pipeline.catalog import Catalog
+    from pipeline.sql_text import csv_chunks, json_chunks, result_table
 
     result = Catalog(open_root(root, create=False)).query(query)
-    rows = result.to_pylist()
-    if format_ is SqlFormat.json:
-        print_json(rows)
-    elif format_ is SqlFormat.csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(result.column_names)
-        writer.writerows(list(row.values()) for row in rows)
-    else:
-        _print_rows(result.column_names, rows)
-
-
-@app.command()
-def demo(
-    folder: Annotated[Path, typer.Option("--root", help="Folder of the demo's data.")] = Path("demo"),
-    num_cpus: NumCpus = None,
-) -> None:
-    """The whole line on a small site that the demo serves itself, checked against its known answers."""
-    _prepare_services()
-    from pipeline.demo.run import run_demo
-
-    raise typer.Exit(run_demo(folder, num_cpus=num_cpus))
+    columns, batches = result.column_names, result.to_batches(max_chunksize=_ROWS_PER_CHUNK)
+    if format_ is SqlFormat.table:
+        print_whole(result_table(columns, batches))
+        return
+    chunks = json_chunks if format_ is SqlFormat.json else csv_chunks
+    sys.stdout.writelines(chunks(columns, batches))
 
 
 def main() -> None:
     """Entry point of the console script."""
-    raise SystemExit(_exit_status(lambda: app(standalone_mode=True)))
+    signal.signal(signal.SIGINT, _end_at_once)
+    raise SystemExit(exit_status(sys.argv[1:]))
 
 
-def _exit_status(command: Callable[[], Any]) -> int:
-    """Run a command; one of our errors becomes one line and the exit status that fits."""
+def _end_at_once(*_: Any) -> None:
+    """What Ctrl-C does. A kill loses nothing; unwinding Ray and Prefect takes a minute and prints pages."""
+    goes_on = "" if _READ_ONLY & set(sys.argv[1:2]) else "; the same command goes on where it stopped"
+    console = stderr_console()
+    if console.is_terminal:
+        console.show_cursor()  # A progress bar hides it,
+        console.print()  # and stays on its line.
+    _say_wrong(f"interrupted{goes_on}", EXIT_INTERRUPTED)
+    os._exit(EXIT_INTERRUPTED)
+
+
+def exit_status(arguments: Sequence[str]) -> int:
+    """Run a command line. What goes wrong on purpose is one line on stderr and the exit status that fits."""
+    group = typer.main.get_group(app)
     try:
-        command()
-    except ConfigError as err:
-        stderr_console().print(f"avgen: {err}", style="red", markup=False)
-        return EXIT_USAGE
+        status = _invoke(group, arguments)
+        sys.stdout.flush()
     except AvgenError as err:
-        stderr_console().print(f"avgen: {err}", style="red", markup=False)
-        return EXIT_FAILED
-    return 0
+        return _say_wrong(str(err), EXIT_USAGE if isinstance(err, ConfigError) else EXIT_FAILED)
+    except TyperException as err:
+        words = [word for word in arguments[:1] if word in group.commands]
+        return _say_wrong(f"{_usage_message(err)}; see {shlex.join(['avgen', *words])} --help", EXIT_USAGE)
+    except BrokenPipeError:
+        if not is_reader_gone():
+            raise
+        discard_stdout()
+        return EXIT_READER_GONE
+    return status
+
+
+def _invoke(group: TyperGroup, arguments: Sequence[str]) -> int:
+    try:
+        with group.make_context("avgen", list(arguments)) as context:
+            group.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    return EXIT_DONE
+
+
+def _say_wrong(message: str, status: int) -> int:
+    stderr_console().print(f"avgen: {message}", style="red", markup=False)
+    return status
+
+
+def _usage_message(err: TyperException) -> str:
+    """What must hold of the arguments, and what was found, in one line."""
+    message = " ".join(err.format_message().split()).rstrip(".")
+    if isinstance(err.__cause__, ValidationError) and "Input should" in message:
+        message = f"{message.replace('Input should', 'must')}, got {err.__cause__.errors()[0]['input']}"
+    return message[:1].lower() + message[1:].replace("Value error, ", "")
 
 
 def _prepare_services() -> None:
@@ -229,6 +343,7 @@ def _prepare_services() -> None:
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        # Ray says that it has read this one, whatever its value; without it there is more of the kind.
         "RAY_BACKEND_LOG_LEVEL": "fatal",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -237,62 +352,11 @@ def _prepare_services() -> None:
         os.environ.setdefault(name, value)
 
 
-def _warn_untrained(*weights: str) -> None:
-    if "untrained" in weights:
-        stderr_console().print(
-            "Embeddings come from UNTRAINED models and every row says so;"
-            " set embed.clip_weights and embed.clap_weights to train on them.",
-            style="yellow",
-        )
+def _start_ray(num_cpus: int | None) -> None:
+    """Let Ray start while Prefect does; the flow waits for it."""
+    from pipeline.ray_adapter import start_ray_beside
 
-
-def _print_funnel(funnel: Any, *, as_json: bool) -> None:
-    from pipeline.funnel_text import funnel_tables, funnel_tree, kept_line
-
-    if as_json:
-        print_json(funnel_tree(funnel))
-        return
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    for table in funnel_tables(funnel):
-        console.print(table)
-    console.print(kept_line(funnel))
-
-
-def _print_dataset(summary: Any, *, as_json: bool) -> None:
-    if as_json:
-        print_json(asdict(summary))
-        return
-    verb = "packed" if summary.written else "is up to date"
-    print(
-        f"{summary.name} v{summary.version} {verb}: {summary.num_samples} samples of {summary.num_sources}"
-        f" sources in {summary.num_shards} shards, {summary.num_bytes:,} bytes, {summary.duration_s:.0f} s"
-        f"\n{summary.folder}"
-    )
-
-
-def _print_training(result: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json(result)
-        return
-    print(
-        f"trained {result['steps']} steps, loss {result['first_loss']:.4f} -> {result['last_loss']:.4f}"
-        f"\n{result['checkpoint']}"
-    )
-
-
-def _print_rows(columns: list[str], rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
-    # A wide result keeps its columns: a pager or a file can scroll, a squeezed value is lost.
-    unlimited = Console(width=_UNLIMITED_COLUMNS)
-    Console(highlight=False, width=unlimited.measure(table).maximum).print(table)
+    start_ray_beside(num_cpus)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def curate_source(
     probe = workplace.probe(path)
     filters = all_filters()
     scores, reasons = screen_source(
-        probe, filters=filters, bounds=recipe.bounds(), min_duration_s=recipe.split.min_clip_s
+        probe, filters=filters, bounds=recipe.bounds, min_duration_s=recipe.split.min_clip_s
     )
     if reasons:
         verdict = Verdict(
@@ -121,13 +121,12 @@ def _curate_streams(
         for segment in _windows(decoder, s_to_frames_floor(recipe.split.clip_s, plan.frame_rate_fps)):
             verdict = measure(segment)
             verdicts.append(verdict)
-            if not verdict.kept:
-                continue
-            if bundle is None:
-                bundle = stack.enter_context(ShardWriter(workplace.root / key))
-            pending.append(
-                _write_clip(bundle, segment, verdict, fetched=fetched, recipe=recipe, place=workplace)
-            )
+            if verdict.kept:
+                bundle = bundle or stack.enter_context(ShardWriter(workplace.root / key))
+                pending.append(
+                    _write_clip(bundle, segment, verdict, fetched=fetched, recipe=recipe, place=workplace)
+                )
+            del segment  # The next window is read into the memory of this one.
             if len(pending) == recipe.embed.clips_per_batch:
                 yield CuratePart(source_id=item.source_id, part_index=num_parts, inputs=tuple(pending))
                 num_parts, pending = num_parts + 1, []
@@ -154,6 +153,7 @@ def _windows(decoder: Decoder, num_frames: int) -> Iterator[Segment]:
         segment = decoder.read(num_frames)
         if segment.num_frames:
             yield segment
+        del segment  # Not held while the next one is read.
 
 
 def _verdict_of(
@@ -170,7 +170,7 @@ def _verdict_of(
             sample_rate_hz=probe.sample_rate_hz,
             frame_rate_fps=rate_fps,
             filters=all_filters(),
-            bounds=recipe.bounds(),
+            bounds=recipe.bounds,
         )
     return Verdict(
         source_id=item.source_id,
@@ -232,8 +232,7 @@ def _write_clip(
 def _require_whole(decoded_s: float, probe: Probe, item: SourceItem) -> None:
     """Raise unless the streams end about where the header says; a header that does not say is believed.
 
-    Far too long is as wrong as too short: when a stream changes its size or channels on the way, ffmpeg starts its
-    filters again, and frames and sound no longer share a clock.
+    Far too long is as wrong as too short: a jump in the time stamps is filled with still frames and silence.
     """
     if probe.duration_s == 0:
         return
@@ -241,7 +240,7 @@ def _require_whole(decoded_s: float, probe: Probe, item: SourceItem) -> None:
     slack_s = max(_MISSING_S, _MISSING_RATIO * wanted_s)
     if decoded_s > wanted_s + slack_s:
         raise Undecodable(
-            f"a source must keep one picture size and one sound format and decode to {wanted_s:.2f} s,"
+            f"a source must decode to the {wanted_s:.2f} s that its header promises,"
             f" got {decoded_s:.2f} s ({item.url})"
         )
     if decoded_s + slack_s < wanted_s:
@@ -252,16 +251,4 @@ def _require_whole(decoded_s: float, probe: Probe, item: SourceItem) -> None:
 
 
 def _staged_clips(record: ShardRecord) -> tuple[StagedClip, ...]:
-    members = {(member.key, member.ext): member for member in record.members}
-    return tuple(
-        StagedClip(
-            clip_id=key,
-            mp4_offset_bytes=members[key, "mp4"].offset_bytes,
-            mp4_bytes=members[key, "mp4"].member_bytes,
-            flac_offset_bytes=members[key, "flac"].offset_bytes,
-            flac_bytes=members[key, "flac"].member_bytes,
-            json_offset_bytes=members[key, "json"].offset_bytes,
-            json_bytes=members[key, "json"].member_bytes,
-        )
-        for key in dict.fromkeys(member.key for member in record.members)
-    )
+    return tuple(StagedClip(clip_id=key, members=members) for key, members in record.by_key().items())

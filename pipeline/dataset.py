@@ -10,10 +10,12 @@ from infra.errors import ConfigError
 from infra.storage import fresh_folder, open_root
 from infra.telemetry import progress
 from pipeline.catalog import Catalog
+from pipeline.lake import Lake
 from pipeline.lake_rows import Row
 from pipeline.pack_dataset import (
     Selection,
     check_dataset_name,
+    finished_versions,
     latest_version,
     make_manifest,
     plan_shares,
@@ -23,7 +25,9 @@ from pipeline.pack_dataset import (
 )
 from pipeline.ray_adapter import run_shares
 from pipeline.run_record import Run, start_run
-from shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
+from shards.manifest import Manifest, ShardRecord
+from shards.reader import read_manifest
+from shards.schema import source_of
 from shards.writer import write_manifest
 
 _SHARD_MEMORY_MIB = 600
@@ -35,7 +39,6 @@ class DatasetRequest:
 
     name: str
     root: Path
-    recipe_id: str
     where: str
     samples_per_shard: int
     seed: int
@@ -72,30 +75,28 @@ def plan_dataset(name: str, root: str, *, where: str, samples_per_shard: int, se
     if samples_per_shard < 1:
         raise ConfigError(f"--samples-per-shard must be at least 1, got {samples_per_shard}")
     path = open_root(root, create=False)
-    catalog = Catalog(path)
     request = DatasetRequest(
-        name=name,
-        root=path,
-        recipe_id=catalog.latest_recipe_id(),
-        where=where,
-        samples_per_shard=samples_per_shard,
-        seed=seed,
+        name=name, root=path, where=where, samples_per_shard=samples_per_shard, seed=seed
     )
-    select_clips(catalog, recipe_id=request.recipe_id, where=where)
+    _select(request)
     return request
 
 
 def build(request: DatasetRequest) -> DatasetSummary:
     """Write the next version, or return the latest one when it already holds what is asked for.
 
-    A killed build leaves a version without a manifest; the next build writes it again, byte for byte.
+    A killed build leaves a version without a manifest, which the next build writes again, byte for byte, or one
+    that the lake does not know of, which the next build records.
     """
-    selection = select_clips(Catalog(request.root), recipe_id=request.recipe_id, where=request.where)
+    Lake(
+        request.root
+    ).create()  # What a killed run had committed is in its journal, and is to be selected from.
+    selection = _select(request)
     run = start_run(
-        request.root, "build-dataset", recipe_id=request.recipe_id, settings_json=_settings_json(request)
+        request.root, "build-dataset", recipe_id=selection.recipe_id, settings_json=_settings_json(request)
     )
     manifest, written = _manifest_of(request, selection)
-    _record(manifest, selection, request, run)
+    _record_versions(request, run)
     run.mark("done")
     return DatasetSummary(
         name=manifest.name,
@@ -110,9 +111,9 @@ def build(request: DatasetRequest) -> DatasetSummary:
     )
 
 
-def read_manifest(dataset_dir: Path) -> Manifest:
-    """The manifest of a finished version."""
-    return Manifest.from_bytes((dataset_dir / MANIFEST_NAME).read_bytes())
+def _select(request: DatasetRequest) -> Selection:
+    catalog = Catalog(request.root)
+    return select_clips(catalog, recipe_id=catalog.latest_recipe_id(), where=request.where)
 
 
 def _manifest_of(request: DatasetRequest, selection: Selection) -> tuple[Manifest, bool]:
@@ -152,21 +153,19 @@ def _write_all(request: DatasetRequest, selection: Selection, dataset_dir: Path)
     return records
 
 
-def _record(manifest: Manifest, selection: Selection, request: DatasetRequest, run: Run) -> None:
-    """Tell the lake of the version, unless it knows already."""
-    known = Catalog(request.root).query(
-        "select 1 from datasets where dataset = ? and version = ?", [manifest.name, manifest.version]
-    )
-    if known.num_rows:
-        return
-    run.commit(_dataset_rows(manifest, selection, request, run_id=run.run_id))
+def _record_versions(request: DatasetRequest, run: Run) -> None:
+    """Tell the lake of every finished version that it does not know."""
+    known = Catalog(request.root).query("select version from datasets where dataset = ?", [request.name])
+    known_versions = set(known.column("version").to_pylist())
+    for version in finished_versions(request.versions_dir):
+        if version not in known_versions:
+            run.commit(
+                _dataset_rows(read_manifest(request.versions_dir / f"v{version}"), request, run.run_id)
+            )
 
 
-def _dataset_rows(
-    manifest: Manifest, selection: Selection, request: DatasetRequest, *, run_id: str
-) -> dict[str, list[Row]]:
+def _dataset_rows(manifest: Manifest, request: DatasetRequest, run_id: str) -> dict[str, list[Row]]:
     version = {"dataset": manifest.name, "version": manifest.version}
-    source_ids = {clip.clip_id: clip.source_id for clip in selection.clips}
     dataset = version | {
         "recipe_id": manifest.recipe_id,
         "run_id": run_id,
@@ -195,7 +194,7 @@ def _dataset_rows(
         version
         | {
             "clip_id": key,
-            "source_id": source_ids[key],
+            "source_id": source_of(key),
             "shard": shard.name,
             "offset_bytes": members[0].offset_bytes,
         }

@@ -3,7 +3,6 @@
 Prefect owns order, parameters, retries, schedules and what people see in its UI; Ray owns execution.
 """
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,9 +21,18 @@ from pipeline.catalog import Catalog, Funnel, require_complete
 from pipeline.dataset import DatasetRequest, DatasetSummary, build, plan_dataset
 from pipeline.funnel_text import funnel_markdown, funnel_rows
 from pipeline.ingest import IngestPlan, commit_sources, expand_sources, plan_ingest
-from pipeline.ray_adapter import check_encoders, ingest_sources, ray_session
+from pipeline.lake import Lake
+from pipeline.pack_dataset import check_dataset_name
+from pipeline.ray_adapter import ingest_sources, ray_session
 from pipeline.run_record import Run, start_run
-from pipeline.train_job import TrainRequest, plan_training, train_command
+from pipeline.train_job import (
+    OUT_NAME,
+    TrainRequest,
+    plan_training,
+    train_command,
+    training_result,
+    training_run,
+)
 
 
 @flow(name="ingest", validate_parameters=False)
@@ -44,7 +52,6 @@ def ingest(
             recipe_id=plan.recipe.recipe_id,
             settings_json=plan.recipe.model_dump_json(),
         )
-        check_encoders(plan.recipe.embed)
         items = list_sources(plan, run)
         if items:
             curate(plan, run, items)
@@ -101,23 +108,23 @@ def write_shards(request: DatasetRequest) -> DatasetSummary:
 def train(dataset: str, root: str, recipe: str = "tiny", overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Start training as its own process on a finished dataset, and wait for its result."""
     request = plan_training(dataset, root, recipe=recipe, overrides=overrides)
-    return run_training(request)
+    with training_run(request) as run:
+        return run_training(request, run.folder / OUT_NAME)
 
 
 @task(name="run-training", cache_policy=NO_CACHE)
-def run_training(request: TrainRequest) -> dict[str, Any]:
+def run_training(request: TrainRequest, out_dir: Path) -> dict[str, Any]:
     """Run the training process; its progress goes to stderr, its result comes back."""
-    process = subprocess.run(
-        [sys.executable, *train_command(request)], stdout=subprocess.PIPE, check=False, text=True
-    )
+    command = [sys.executable, *train_command(request, out_dir)]
+    process = subprocess.run(command, stdout=subprocess.PIPE, check=False, text=True)
     if process.returncode == EXIT_USAGE:
-        raise ConfigError(f"training refused to start, see its message above (files in {request.out_dir})")
+        raise ConfigError(f"training refused to start, see its message above (files in {out_dir})")
     if process.returncode != 0:
         raise IntegrityError(
-            f"training must end with status 0, got {process.returncode}; its messages are above,"
-            f" its files in {request.out_dir}"
+            f"training must end with status 0, got {process.returncode}; its messages are above, its files in"
+            f" {out_dir}; the same command goes on from its last checkpoint, if it got that far"
         )
-    return json.loads(process.stdout.strip().splitlines()[-1])
+    return training_result(process.stdout, out_dir)
 
 
 @flow(name="nightly", validate_parameters=False)
@@ -134,8 +141,26 @@ def nightly(
     num_cpus: int | None = None,
 ) -> dict[str, Any]:
     """The whole line: ingest, build the dataset, train on it."""
+    plan_nightly(sources, root, dataset, recipe=recipe, overrides=overrides, where=where)
     with ray_session(num_cpus=num_cpus):
         funnel = ingest(sources, root, recipe, overrides, num_cpus)
         summary = build_dataset(dataset, root, where, samples_per_shard, seed, num_cpus)
     trained = train(f"{summary.name}@{summary.version}", root, train_recipe)
     return {"funnel": funnel, "dataset": summary, "training": trained}
+
+
+def plan_nightly(
+    sources: list[str], root: str, dataset: str, *, recipe: str, overrides: Sequence[str], where: str
+) -> IngestPlan:
+    """Check what can be known of the whole line before its first step; the lake is made if there is none.
+
+    Raises:
+        ConfigError: whatever `plan_ingest` refuses, a bad name, or a condition that does not fit the clips.
+    """
+    check_dataset_name(dataset)
+    plan = plan_ingest(sources, root, recipe, overrides)
+    with exclusive(plan.root):
+        Lake(plan.root).create()
+        catalog = Catalog(plan.root)
+        catalog.query(f"select clip_id from clips where ({catalog.condition(where)}) limit 0")
+    return plan

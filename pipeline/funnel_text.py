@@ -3,7 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from infra.units import S_PER_H
 from pipeline.catalog import Funnel
@@ -44,30 +46,35 @@ def funnel_tree(funnel: Funnel) -> dict[str, Any]:
     }
 
 
-def funnel_tables(funnel: Funnel) -> list[Table]:
+def funnel_tables(funnel: Funnel) -> list[RenderableType]:
     """Stages, reasons and failures for a terminal."""
-    stages = Table(title=f"Funnel (recipe {funnel.recipe_id})", title_justify="left")
+    stages = Table()
     for column in _COLUMNS:
         stages.add_column(column, justify="left" if column in ("stage", "unit") else "right")
     for row in funnel_rows(funnel):
         stages.add_row(*(str(value) for value in row.values()))
-    tables = [stages]
+    tables: list[RenderableType] = [_titled(f"Funnel (recipe {funnel.recipe_id})", stages)]
     if funnel.reasons:
-        reasons = Table(title="Rejected, by reason (a span may have several)", title_justify="left")
+        reasons = Table()
         reasons.add_column("reason")
         reasons.add_column("spans", justify="right")
         for reason, number in funnel.reasons:
             reasons.add_row(reason, str(number))
-        tables.append(reasons)
+        tables.append(_titled("Rejected, by reason (a span may have several)", reasons))
     if funnel.failures:
-        failures = Table(title="Failed, by class", title_justify="left")
+        failures = Table()
         for column in ("stage", "class"):
             failures.add_column(column)
         failures.add_column("sources", justify="right")
         for stage, code, number in funnel.failures:
             failures.add_row(stage, code, str(number))
-        tables.append(failures)
+        tables.append(_titled("Failed, by class", failures))
     return tables
+
+
+def _titled(title: str, table: Table) -> Group:
+    """A table under a line of its own: a title inside would be folded to the table's width."""
+    return Group(Text(title, style="italic"), table)
 
 
 def kept_line(funnel: Funnel) -> str:

@@ -1,5 +1,8 @@
 """Sources -> lake and staged bundles: expands, works off what is not finished yet, commits in batches."""
 
+import os
+import queue
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,16 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from crawl.items import SourceItem, UnexpandedSource
-from crawl.sources import expand
+from crawl.sources import expand, seed_item
 from infra.errors import ConfigError, IntegrityError
 from infra.storage import open_root, remove_files
 from infra.telemetry import Advance
 from pipeline.catalog import Catalog
 from pipeline.lake_rows import failure_row, finished_rows, source_row
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipe import EmbedConfig, Recipe, load_recipe
 from pipeline.records import Failed, FinishedSource
 from pipeline.run_record import Run
 
+_Arrival = FinishedSource | BaseException | None
 _BATCH_SOURCES = 64
 _BATCH_S = 5.0
 """A batch is committed when it is this large or this old: what a kill can cost is what is younger."""
@@ -42,7 +46,17 @@ def plan_ingest(specs: Sequence[str], root: str, recipe: str, overrides: Sequenc
     settings = load_recipe(recipe, overrides)
     for spec in specs:
         expand(spec, config=settings.fetch)
+    _check_weights_files(settings.embed)
     return IngestPlan(specs=tuple(specs), root=open_root(root, create=True), recipe=settings)
+
+
+def _check_weights_files(embed: EmbedConfig) -> None:
+    """Raises `ConfigError` where weights are given as a path that is no file; names are looked up when loaded."""
+    for key, weights in (("clip_weights", embed.clip_weights), ("clap_weights", embed.clap_weights)):
+        if (os.sep in weights or Path(weights).suffix) and not Path(weights).is_file():
+            raise ConfigError(
+                f"embed.{key} must be a file or a published name, got {weights!r}; correct the path"
+            )
 
 
 def expand_sources(plan: IngestPlan, run: Run) -> list[SourceItem]:
@@ -51,6 +65,7 @@ def expand_sources(plan: IngestPlan, run: Run) -> list[SourceItem]:
     found = [source for spec in plan.specs for source in expand(spec, config=plan.recipe.fetch)]
     items = {source.source_id: source for source in found if isinstance(source, SourceItem)}
     unexpanded = {source.item.source_id: source for source in found if isinstance(source, UnexpandedSource)}
+    seed_ids = {seed.source_id for spec in plan.specs if (seed := seed_item(spec)) is not None}
     catalog = Catalog(plan.root)
     known, finished = catalog.known_source_ids(), catalog.finished_source_ids(recipe_id)
     now = datetime.now(UTC)
@@ -66,6 +81,11 @@ def expand_sources(plan: IngestPlan, run: Run) -> list[SourceItem]:
                 failure_row(_expand_failure(source), recipe_id=recipe_id, run_id=run.run_id, now=now)
                 for source_id, source in unexpanded.items()
                 if source_id not in finished
+            ],
+            "listings": [
+                {"source_id": source_id, "run_id": run.run_id, "listed_at": now}
+                for source_id in sorted(seed_ids & catalog.unlisted_source_ids())
+                if source_id not in items and source_id not in unexpanded
             ],
         }
     )
@@ -110,15 +130,41 @@ def commit_sources(
 
 
 def _batches(finished: Iterable[FinishedSource]) -> Iterator[list[FinishedSource]]:
+    """Batches of at most `_BATCH_SOURCES` sources, in which none has waited longer than `_BATCH_S`."""
+    arrivals: queue.Queue[_Arrival] = queue.Queue(maxsize=_BATCH_SOURCES)
+    # A daemon, so that an interrupted run does not wait for the source that is being worked on.
+    threading.Thread(target=_hand_over, args=(finished, arrivals), daemon=True).start()
     batch: list[FinishedSource] = []
-    started = time.monotonic()
-    for source in finished:
-        batch.append(source)
-        if len(batch) >= _BATCH_SOURCES or time.monotonic() - started >= _BATCH_S:
+    due_s = 0.0
+    while True:
+        try:
+            arrival = arrivals.get(timeout=max(0.0, due_s - time.monotonic()) if batch else None)
+        except queue.Empty:
             yield batch
-            batch, started = [], time.monotonic()
+            batch = []
+            continue
+        if isinstance(arrival, BaseException):
+            raise arrival
+        if arrival is None:
+            break
+        due_s = due_s if batch else time.monotonic() + _BATCH_S
+        batch.append(arrival)
+        if len(batch) == _BATCH_SOURCES:
+            yield batch
+            batch = []
     if batch:
         yield batch
+
+
+def _hand_over(finished: Iterable[FinishedSource], arrivals: "queue.Queue[_Arrival]") -> None:
+    """Put every source into the queue, then what ended them: an error, or `None` for the last one."""
+    try:
+        for source in finished:
+            arrivals.put(source)
+    except BaseException as err:  # noqa: BLE001 - the batches raise it
+        arrivals.put(err)
+    else:
+        arrivals.put(None)
 
 
 def _ending(source: FinishedSource) -> str:

@@ -12,9 +12,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import TableNotFoundError
 
 from filters.registry import all_filters
+from infra.errors import ConfigError
 from infra.storage import fresh_folder, sync
+from shards.schema import BUNDLE_MEMBERS
 
 _JOURNAL = "_journal"
 _TIME = pa.timestamp("us", "UTC")
@@ -26,6 +29,12 @@ def _schema(**columns: pa.DataType | str) -> pa.Schema:
     )
 
 
+def _member_columns() -> dict[str, str]:
+    """Where each file of a staged clip lies in its bundle, and the checksum of its bytes."""
+    columns = ("offset_bytes", "bytes", "crc32")
+    return {f"{ext}_{column}": "int64" for ext in BUNDLE_MEMBERS for column in columns}
+
+
 def table_schemas() -> dict[str, pa.Schema]:
     """Columns of every table. `clips` has one for each registered filter, by the filter's name."""
     scores = {spec.name: "double" for spec in all_filters()}
@@ -34,6 +43,7 @@ def table_schemas() -> dict[str, pa.Schema]:
             source_id="string", url="string", kind="string", span_start_s="double", span_end_s="double",
             run_id="string", added_at=_TIME,
         ),
+        "listings": _schema(source_id="string", run_id="string", listed_at=_TIME),
         "fetches": _schema(
             source_id="string", recipe_id="string", run_id="string", url="string", title="string",
             uploader="string", channel_id="string", licence="string", extractor="string", format_id="string",
@@ -44,8 +54,7 @@ def table_schemas() -> dict[str, pa.Schema]:
             clip_id="string", source_id="string", recipe_id="string", run_id="string", stage="string",
             start_s="double", end_s="double", width_px="int32", height_px="int32", **scores, kept="bool",
             reject_reasons=pa.list_(pa.string()), video_codec="string", audio_codec="string",
-            bundle_key="string", mp4_offset_bytes="int64", mp4_bytes="int64", flac_offset_bytes="int64",
-            flac_bytes="int64", json_offset_bytes="int64", json_bytes="int64",
+            bundle_key="string", **_member_columns(),
         ),
         "embeddings": _schema(
             clip_id="string", source_id="string", recipe_id="string", run_id="string", model_kind="string",
@@ -131,8 +140,12 @@ class Lake:
 
 
 def lake_files(root: Path) -> dict[str, tuple[pa.Schema, list[str]]]:
-    """Schema and live Parquet files of every table of a root that has a lake."""
-    tables = {name: DeltaTable(str(root / "lake" / name)) for name in table_schemas()}
+    """Schema and live Parquet files of every table of a root that has a lake.
+
+    Raises:
+        ConfigError: a table is missing, because the run that was to make it was killed or knew fewer tables.
+    """
+    tables = {name: _live_table(root / "lake" / name) for name in table_schemas()}
     # `file_uris` quotes as URLs do, and readers of paths do not unquote; no table is partitioned.
     return {
         name: (
@@ -141,3 +154,13 @@ def lake_files(root: Path) -> dict[str, tuple[pa.Schema, list[str]]]:
         )
         for name, t in tables.items()
     }
+
+
+def _live_table(path: Path) -> DeltaTable:
+    try:
+        return DeltaTable(str(path))
+    except TableNotFoundError as err:
+        raise ConfigError(
+            f"a lake must hold all of its tables, {path.name} is missing in {path.parent};"
+            " run `avgen run` again, which makes it"
+        ) from err

@@ -104,15 +104,13 @@ def _clip_row(verdict: Verdict, curated: Curated, staged: StagedClip | None) -> 
         **dict(verdict.scores),
     }
     if staged:
-        row |= {
-            "bundle_key": curated.bundle_key,
-            "mp4_offset_bytes": staged.mp4_offset_bytes,
-            "mp4_bytes": staged.mp4_bytes,
-            "flac_offset_bytes": staged.flac_offset_bytes,
-            "flac_bytes": staged.flac_bytes,
-            "json_offset_bytes": staged.json_offset_bytes,
-            "json_bytes": staged.json_bytes,
-        }
+        row["bundle_key"] = curated.bundle_key
+        for member in staged.members:
+            row |= {
+                f"{member.ext}_offset_bytes": member.offset_bytes,
+                f"{member.ext}_bytes": member.member_bytes,
+                f"{member.ext}_crc32": member.crc32,
+            }
     return row
 
 

@@ -10,17 +10,19 @@ from numpy.typing import NDArray
 
 from infra.errors import ConfigError, IntegrityError
 from pipeline.catalog import Catalog
-from shards.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, ShardRecord
+from shards.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, MemberRecord, ShardRecord
 from shards.plan import plan_shards, shard_name
-from shards.schema import EmbeddingModels, Sample, StagedMeta
+from shards.reader import read_staged_clip
+from shards.schema import BUNDLE_MEMBERS, EmbeddingModels, Sample, StagedMeta
 from shards.writer import ShardWriter
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_VERSION = re.compile(r"v[1-9][0-9]*")
 
 _SELECT = """
 with selected as ({selection})
 select s.clip_id, s.source_id, s.end_s - s.start_s as duration_s, s.bundle_key,
-       s.mp4_offset_bytes, s.mp4_bytes, s.flac_offset_bytes, s.flac_bytes, s.json_offset_bytes, s.json_bytes,
+       {members},
        picture.model as clip_model, picture.weights as clip_weights, picture.num_vectors, picture.num_dims,
        picture.vectors_f16 as clip_f16,
        sound.model as clap_model, sound.weights as clap_weights, sound.vectors_f16 as clap_f16
@@ -41,12 +43,8 @@ class PackedClip:
     source_id: str
     duration_s: float
     bundle_key: str
-    mp4_offset_bytes: int
-    mp4_bytes: int
-    flac_offset_bytes: int
-    flac_bytes: int
-    json_offset_bytes: int
-    json_bytes: int
+    members: tuple[MemberRecord, ...]
+    """Its files in the bundle."""
     clip_ND: NDArray[np.float16]
     clap_D: NDArray[np.float16]
 
@@ -81,11 +79,12 @@ def select_clips(catalog: Catalog, *, recipe_id: str, where: str) -> Selection:
     """Kept clips of a recipe that satisfy a condition over the columns of `clips`, ordered by id.
 
     Raises:
-        ConfigError: the condition is not SQL, or nothing satisfies it.
+        ConfigError: the condition is no SQL expression, would not select the same again, or selects nothing.
         IntegrityError: a kept clip lacks an embedding, or they come from several models.
     """
-    sql = f"select * from clips where recipe_id = '{recipe_id}' and kept and ({where})"
-    rows = catalog.query(_SELECT.format(selection=sql)).to_pylist()
+    sql = f"select * from clips where recipe_id = '{recipe_id}' and kept and ({catalog.condition(where)})"
+    members = ", ".join(f"s.{name}" for ext in BUNDLE_MEMBERS for name in _member_columns(ext))
+    rows = catalog.query(_SELECT.format(selection=sql, members=members)).to_pylist()
     if not rows:
         raise ConfigError(
             f"a dataset must hold at least one clip, none satisfies: {where} (recipe {recipe_id}); "
@@ -125,7 +124,7 @@ def write_share(share: ShardShare) -> ShardRecord:
     """Write one shard; return what it holds.
 
     Raises:
-        IntegrityError: a bundle does not hold what the lake says.
+        IntegrityError: a bundle is missing or does not hold the bytes that the lake says.
     """
     with ShardWriter(share.path) as writer:
         for clip in share.clips:
@@ -160,10 +159,15 @@ def make_manifest(
     )
 
 
+def finished_versions(versions_dir: Path) -> list[int]:
+    """The versions whose manifest is in place, ascending."""
+    folders = (path.parent.name for path in versions_dir.glob(f"v*/{MANIFEST_NAME}"))
+    return sorted(int(name[1:]) for name in folders if _VERSION.fullmatch(name))
+
+
 def latest_version(versions_dir: Path) -> int:
-    """The highest version whose manifest is in place; 0 when there is none."""
-    found = [int(path.parent.name[1:]) for path in versions_dir.glob(f"v*/{MANIFEST_NAME}")]
-    return max(found, default=0)
+    """The highest finished version; 0 when there is none."""
+    return max(finished_versions(versions_dir), default=0)
 
 
 def same_content(manifest: Manifest, selection: Selection, *, seed: int, samples_per_shard: int) -> bool:
@@ -176,29 +180,33 @@ def same_content(manifest: Manifest, selection: Selection, *, seed: int, samples
     )
 
 
+def _member_columns(ext: str) -> tuple[str, str, str]:
+    return f"{ext}_offset_bytes", f"{ext}_bytes", f"{ext}_crc32"
+
+
 def _packed_clip(row: dict) -> PackedClip:
-    vectors = np.frombuffer(row["clip_f16"], "<f2").reshape(row["num_vectors"], row["num_dims"])
-    copied = (name for name in PackedClip.__dataclass_fields__ if name in row)
+    members = (
+        MemberRecord(row["clip_id"], ext, *(row[column] for column in _member_columns(ext)))
+        for ext in BUNDLE_MEMBERS
+    )
     return PackedClip(
-        **{name: row[name] for name in copied},
-        clip_ND=vectors,
+        clip_id=row["clip_id"],
+        source_id=row["source_id"],
+        duration_s=row["duration_s"],
+        bundle_key=row["bundle_key"],
+        members=tuple(members),
+        clip_ND=np.frombuffer(row["clip_f16"], "<f2").reshape(row["num_vectors"], row["num_dims"]),
         clap_D=np.frombuffer(row["clap_f16"], "<f2"),
     )
 
 
 def _sample(clip: PackedClip, share: ShardShare) -> Sample:
-    with (share.root / clip.bundle_key).open("rb") as bundle:
-
-        def read(offset_bytes: int, num_bytes: int) -> bytes:
-            bundle.seek(offset_bytes)
-            return bundle.read(num_bytes)
-
-        meta = StagedMeta.from_json_bytes(read(clip.json_offset_bytes, clip.json_bytes))
-        return Sample(
-            key=clip.clip_id,
-            mp4=read(clip.mp4_offset_bytes, clip.mp4_bytes),
-            flac=read(clip.flac_offset_bytes, clip.flac_bytes),
-            meta=meta.with_embeddings(share.models),
-            clip_embedding_ND=clip.clip_ND,
-            clap_embedding_D=clip.clap_D,
-        )
+    payload = read_staged_clip(share.root / clip.bundle_key, clip.members)
+    return Sample(
+        key=clip.clip_id,
+        mp4=payload["mp4"],
+        flac=payload["flac"],
+        meta=StagedMeta.from_json_bytes(payload["json"]).with_embeddings(share.models),
+        clip_embedding_ND=clip.clip_ND,
+        clap_embedding_D=clip.clap_D,
+    )

@@ -3,13 +3,15 @@
     SourceItem -> FetchActor -> CurateActor -> EmbedActor -> FinishedSource (in the driver)
 
 Rows hold one record under one key. Frames do not travel, but for the few pictures that an embedding needs.
+An error that ends the run is a record, too, and is raised in the driver: Ray would hand over its text alone.
 """
 
 import logging
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 
 from crawl.fetch import FetchedMedia, fetch
 from crawl.items import SourceItem
-from infra.errors import ConfigError
+from infra.errors import AvgenError, ConfigError
 from infra.media.child import find_ffmpeg
 from infra.media.probe import Prober
 from infra.telemetry import quiet_loggers
@@ -25,12 +27,17 @@ from infra.units import BYTES_PER_MIB
 from pipeline.curate_source import Workplace, curate_source
 from pipeline.embed_clips import Encoder, embed_clips
 from pipeline.recipe import EmbedConfig, Recipe
-from pipeline.records import ClipEmbeddings, CuratePart, EmbeddedPart, Failed, FinishedSource, SourceOutcome
+from pipeline.records import CuratePart, EmbeddedPart, Failed, FinishedSource, SourceOutcome
 from pipeline.runner import run_one, run_parts
 
 _RECORD = "record"
 _MAX_BLOCKS = 2048
-"""Blocks that a list of sources is cut into: one each while there are few, so that none waits for another."""
+"""Blocks that a list of sources is cut into at most; one each while there are few."""
+_BLOCKS_PER_CORE = 4
+# Peaks of 307, 723 and 2028 MiB and a quarter more; a curate actor's ffmpeg children are in it.
+# Measured: tests/bench/bench_pipeline_memory.py, 2026-11-23, the largest files, recipe default.
+_FETCH_MIB, _CURATE_MIB, _EMBED_MIB = 400, 950, 2550
+_connecting = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,17 +59,27 @@ class Pools:
     embed: Pool
 
 
-def plan_pools(num_cpus: int, num_gpus: int) -> Pools:
-    """As many curate actors as cores; fetching waits and embedding is rare, so they share what is left.
+def plan_pools(num_cpus: int, num_gpus: int, *, memory_mib: int, num_sources: int) -> Pools:
+    """As many curate actors as cores and memory allow; fetching waits, embedding is rare: they share the rest.
 
+    No pool has more actors than there are sources: starting one costs seconds.
     CPU shares are what Ray may place together, not what a stage burns: all pools must fit on one core, too.
-    Memory measured: `tests/bench/bench_pipeline_memory.py`.
+
+    Raises:
+        ConfigError: the memory does not hold one actor of each pool, for which Ray would wait for ever.
     """
-    num_embed = num_gpus or max(1, num_cpus // 8)
+    num_embed = max(1, min(num_gpus or num_cpus // 8, num_sources))
+    num_fitting = (memory_mib - num_embed * _EMBED_MIB) // (_FETCH_MIB + _CURATE_MIB)
+    if num_fitting < 1:
+        raise ConfigError(
+            f"Ray must have {num_embed * _EMBED_MIB + _FETCH_MIB + _CURATE_MIB} MiB for the actors,"
+            f" got {memory_mib}; use a larger machine or cluster"
+        )
+    num_each = max(1, min(num_cpus, num_sources, num_fitting))
     return Pools(
-        fetch=Pool(num_actors=max(1, num_cpus), cpus=0.1, gpus=0, memory_mib=400),
-        curate=Pool(num_actors=max(1, num_cpus), cpus=0.6, gpus=0, memory_mib=700),
-        embed=Pool(num_actors=num_embed, cpus=0.2, gpus=1 if num_gpus else 0, memory_mib=1500),
+        fetch=Pool(num_actors=num_each, cpus=0.1, gpus=0, memory_mib=_FETCH_MIB),
+        curate=Pool(num_actors=num_each, cpus=0.6, gpus=0, memory_mib=_CURATE_MIB),
+        embed=Pool(num_actors=num_embed, cpus=0.2, gpus=1 if num_gpus else 0, memory_mib=_EMBED_MIB),
     )
 
 
@@ -72,23 +89,54 @@ def ray_session(*, num_cpus: int | None) -> Iterator[None]:
 
     Args:
         num_cpus: cores of a local cluster; all of them when not given.
+
+    Raises:
+        ConfigError: there is no cluster at `RAY_ADDRESS`.
     """
     import ray
 
-    if ray.is_initialized():
-        yield  # An outer flow holds the session.
+    if not _connect(num_cpus):
+        yield  # Whoever connected ends the session.
         return
-    remote = "RAY_ADDRESS" in os.environ
-    ray.init(
-        num_cpus=None if remote else num_cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def start_ray_beside(num_cpus: int | None) -> None:
+    """Begin to connect in a thread, so that Prefect starts meanwhile; Ray ends with the process then."""
+
+    def hold() -> None:
+        with suppress(ConfigError):  # Who needs the connection tries again and says why.
+            _connect(num_cpus)
+        # The kernel ends a local Ray with the thread that started it (PR_SET_PDEATHSIG), so this one stays.
+        threading.Event().wait()
+
+    threading.Thread(target=hold, daemon=True).start()
+
+
+def _connect(num_cpus: int | None) -> bool:
+    """Connect unless that has been done, or is being done by another thread; whether it was done here."""
+    import ray
+
+    with _connecting:
+        if ray.is_initialized():
+            return False
+        remote = os.environ.get("RAY_ADDRESS")
+        try:
+            ray.init(
+                num_cpus=None if remote else num_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except ConnectionError as err:
+            raise ConfigError(
+                f"RAY_ADDRESS must name a running Ray cluster, got {remote!r};"
+                " start one, or unset it to use this machine alone"
+            ) from err
+        return True
 
 
 def ingest_sources(
@@ -98,36 +146,55 @@ def ingest_sources(
     import ray
 
     resources = ray.cluster_resources()
-    pools = plan_pools(int(resources.get("CPU", 1)), int(resources.get("GPU", 0)))
+    num_cpus = int(resources.get("CPU", 1))
+    pools = plan_pools(
+        num_cpus,
+        int(resources.get("GPU", 0)),
+        memory_mib=int(resources.get("memory", 0)) // BYTES_PER_MIB,
+        num_sources=len(items),
+    )
     place = {"recipe": recipe, "root": root, "work_dir": work_dir}
-    dataset = _dataset(items)
+    dataset = _dataset(items, max_blocks=max(_MAX_BLOCKS, _BLOCKS_PER_CORE * num_cpus))
     dataset = dataset.map(FetchActor, fn_constructor_kwargs=place, **_placement(pools.fetch))
     dataset = dataset.flat_map(CurateActor, fn_constructor_kwargs=place, **_placement(pools.curate))
     embed_args = {"config": recipe.embed, "use_gpu": pools.embed.gpus > 0}
     dataset = dataset.map(EmbedActor, fn_constructor_kwargs=embed_args, **_placement(pools.embed))
-    yield from gather_sources(row[_RECORD] for row in dataset.iter_rows())
+    yield from gather_sources(_records(dataset))
 
 
 def run_shares(shares: Sequence[Any], work: Callable[[Any], Any], *, memory_mib: int) -> Iterator[Any]:
     """Results of `work` on each share, one Ray task a share, in no particular order."""
 
     def task(row: dict[str, Any]) -> dict[str, Any]:
-        return {_RECORD: work(row[_RECORD])}
+        try:
+            return {_RECORD: work(row[_RECORD])}
+        except AvgenError as err:
+            return {_RECORD: err}
 
-    dataset = _dataset(shares).map(task, num_cpus=1, memory=memory_mib * BYTES_PER_MIB)
+    dataset = _dataset(shares, max_blocks=len(shares))
+    yield from _records(dataset.map(task, num_cpus=1, memory=memory_mib * BYTES_PER_MIB))
+
+
+def _records(dataset: Any) -> Iterator[Any]:
+    """The records as they are finished; one that is an error is raised."""
     for row in dataset.iter_rows():
-        yield row[_RECORD]
+        record = row[_RECORD]
+        if isinstance(record, AvgenError):
+            raise record
+        yield record
 
 
-def _dataset(records: Sequence[Any]) -> Any:
+def _dataset(records: Sequence[Any], *, max_blocks: int) -> Any:
     import ray.data
 
     quiet_loggers("ray.data")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # Every row is handed on when it is made; otherwise those of a block would wait for its last.
+    context.target_max_block_size = 1
     rows = [{_RECORD: record} for record in records]
-    return ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
+    return ray.data.from_items(rows, override_num_blocks=min(len(rows), max_blocks))
 
 
 def _placement(pool: Pool) -> dict[str, Any]:
@@ -170,7 +237,10 @@ class FetchActor:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Fetch one source."""
         item: SourceItem = row[_RECORD]
-        result = run_one("fetch", lambda: self._fetch(item), subject_id=item.source_id)
+        try:
+            result = run_one("fetch", lambda: self._fetch(item), subject_id=item.source_id)
+        except AvgenError as err:
+            return {_RECORD: err}
         if isinstance(result, Failed):
             return {_RECORD: SourceOutcome(item=item, failed=result)}
         return {_RECORD: (item, result)}
@@ -201,66 +271,59 @@ class CurateActor:
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Curate one source; its parts appear while it is decoded."""
         record = row[_RECORD]
-        if isinstance(record, SourceOutcome):
+        if isinstance(record, AvgenError):
+            yield row
+        elif isinstance(record, SourceOutcome):
             yield {_RECORD: CuratePart(source_id=record.item.source_id, part_index=0, outcome=record)}
-            return
-        item, fetched = record
+        else:
+            try:
+                for part in self._parts(*record):
+                    yield {_RECORD: part}
+            except AvgenError as err:
+                yield {_RECORD: err}
+
+    def _parts(self, item: SourceItem, fetched: FetchedMedia) -> Iterator[CuratePart]:
         parts = curate_source(item, fetched, recipe=self._recipe, workplace=self._place)
         results = run_parts("curate", parts, subject_id=item.source_id)
         for part_index, part in enumerate(results):
             if isinstance(part, Failed):
                 outcome = SourceOutcome(item=item, fetched=fetched, failed=part)
-                part = CuratePart(source_id=item.source_id, part_index=part_index, outcome=outcome)  # noqa: PLW2901 - the failure takes its place
-            yield {_RECORD: part}
+                yield CuratePart(source_id=item.source_id, part_index=part_index, outcome=outcome)
+            else:
+                yield part
 
 
 class EmbedActor:
-    """CuratePart -> EmbeddedPart. Holds the encoders, on the GPU that it was given if any."""
+    """CuratePart -> EmbeddedPart. Holds the encoders, on the GPU that it was given if any.
+
+    They are loaded while the first sources are fetched. When they cannot be, the first part ends the run.
+    """
 
     def __init__(self, *, config: EmbedConfig, use_gpu: bool) -> None:
-        self._config = config
-        self._device = "cuda" if use_gpu else "cpu"
-        self._encoders: tuple[Encoder, Encoder] | None = None
+        self._encoders: tuple[Encoder, Encoder] | ConfigError
+        try:
+            self._encoders = load_encoders(config, device="cuda" if use_gpu else "cpu")
+        except ConfigError as err:
+            self._encoders = err
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Embed the clips of one part."""
-        part: CuratePart = row[_RECORD]
-        embeddings: tuple[ClipEmbeddings, ...] = ()
-        if part.inputs:
-            pictures, sounds = self._encoders or self._load()
-            embeddings = embed_clips(part.inputs, pictures=pictures, sounds=sounds)
-        return {
-            _RECORD: EmbeddedPart(
-                source_id=part.source_id,
-                part_index=part.part_index,
-                embeddings=embeddings,
-                outcome=part.outcome,
-            )
-        }
+        if isinstance(row[_RECORD], AvgenError):
+            return row
+        if isinstance(self._encoders, ConfigError):
+            return {_RECORD: self._encoders}
+        try:
+            return {_RECORD: self._embedded(row[_RECORD], *self._encoders)}
+        except AvgenError as err:
+            return {_RECORD: err}
 
-    def _load(self) -> tuple[Encoder, Encoder]:
-        self._encoders = load_encoders(self._config, device=self._device)
-        return self._encoders
-
-
-def check_encoders(config: EmbedConfig) -> None:
-    """Load the encoders once, in a worker, so that wrong weights stop a run before its work starts.
-
-    Raises:
-        ConfigError: they cannot be loaded.
-    """
-    import ray
-    from ray.exceptions import RayTaskError
-
-    def load() -> None:
-        load_encoders(config, device="cpu")
-
-    try:
-        ray.get(ray.remote(num_cpus=1)(load).remote())
-    except RayTaskError as err:
-        if isinstance(err.cause, ConfigError):
-            raise ConfigError(str(err.cause)) from err
-        raise
+    def _embedded(self, part: CuratePart, pictures: Encoder, sounds: Encoder) -> EmbeddedPart:
+        return EmbeddedPart(
+            source_id=part.source_id,
+            part_index=part.part_index,
+            embeddings=embed_clips(part.inputs, pictures=pictures, sounds=sounds) if part.inputs else (),
+            outcome=part.outcome,
+        )
 
 
 def load_encoders(config: EmbedConfig, *, device: str) -> tuple[Encoder, Encoder]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -131,17 +132,18 @@ class Recipe(Config):
             )
         return self
 
-    @property
+    @cached_property
     def recipe_id(self) -> str:
         """12 hex digits that change whenever a clip's bytes, scores or verdict could."""
         versions = {spec.name: spec.version for spec in all_filters()}
-        bounds = {name: _bounds_text(bound) for name, bound in self.bounds().items()}
+        bounds = {name: _bounds_text(bound) for name, bound in self.bounds.items()}
         identity = _Identity(
             split=self.split, transcode=self.transcode, embed=self.embed, versions=versions, bounds=bounds
         )
         return config_hash(identity)
 
-    def bounds(self) -> dict[str, Bounds]:
+    @cached_property
+    def bounds(self) -> Mapping[str, Bounds]:
         """The bounds of every filter, by name."""
         return {spec.name: self._bounds_of(spec) for spec in all_filters()}
 

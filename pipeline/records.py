@@ -16,6 +16,7 @@ from crawl.fetch import FetchedMedia
 from crawl.items import SourceItem
 from infra.media import Probe
 from infra.units import s_to_ms
+from shards.manifest import MemberRecord
 from shards.schema import sample_key
 
 NO_AUDIO = "no_audio"
@@ -66,12 +67,8 @@ class StagedClip:
     """Where a kept clip's media lie inside its source's bundle."""
 
     clip_id: str
-    mp4_offset_bytes: int
-    mp4_bytes: int
-    flac_offset_bytes: int
-    flac_bytes: int
-    json_offset_bytes: int
-    json_bytes: int
+    members: tuple[MemberRecord, ...]
+    """Its mp4, flac and json, in file order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

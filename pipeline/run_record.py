@@ -2,17 +2,24 @@
 
 import json
 import subprocess
+import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
-from infra.storage import fresh_folder, write_atomic
+from infra.config import canonical_json
+from infra.errors import ConfigError
+from infra.storage import exclusive, fresh_folder, write_atomic
+from infra.telemetry import stderr_console
 from pipeline.lake import Lake
 from pipeline.lake_rows import Row
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
+_FACTS = "run.json"
+_RETRY_S = 5.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,14 +39,38 @@ class Run:
         """Scratch of this run."""
         return self.root / "tmp" / self.run_id
 
+    @property
+    def folder(self) -> Path:
+        """What this run ran with, and what it wrote that is neither lake nor dataset."""
+        return self.root / "runs" / self.run_id
+
     def commit(self, rows: dict[str, list[Row]]) -> None:
         """Append rows to the lake, all or nothing."""
         self.lake.commit(rows, run_id=self.run_id, batch_index=self.num_commits)
         self.num_commits += 1
 
     def mark(self, state: str) -> None:
-        """Write a row of `runs`: `started`, `done`."""
+        """Write a row of `runs`: `started`, `done`, `failed`. The caller holds the root."""
         self.commit({"runs": [self._row(state)]})
+
+    def mark_when_free(self, state: str) -> None:
+        """`mark`, for a run that does not hold the root: waits until whoever does has ended."""
+        if self._mark_if_free(state):
+            return
+        stderr_console().print(
+            f"run {self.run_id} is {state}; this is recorded when the run that writes to {self.root} has ended"
+        )
+        while not self._mark_if_free(state):
+            time.sleep(_RETRY_S)
+
+    def _mark_if_free(self, state: str) -> bool:
+        with ExitStack() as held:
+            try:
+                held.enter_context(exclusive(self.root))
+            except ConfigError:
+                return False
+            self.mark(state)
+        return True
 
     def _row(self, state: str) -> Row:
         return {
@@ -81,7 +112,27 @@ def start_run(root: Path, command: str, *, recipe_id: str, settings_json: str) -
         "git_commit": git_commit(),
         "lock_sha256": lock_sha256(),
     }
-    write_atomic(root / "runs" / run_id / "run.json", json.dumps(facts, indent=2).encode())
+    write_atomic(run.folder / _FACTS, json.dumps(facts, indent=2).encode())
+    run.mark("started")
+    return run
+
+
+def resume_run(root: Path, run_id: str, *, num_commits: int) -> Run:
+    """A run that was started and did not end, to go on as itself. The caller holds the root.
+
+    Args:
+        num_commits: how many it has made, so that the next one has a number of its own.
+    """
+    facts = json.loads((root / "runs" / run_id / _FACTS).read_bytes())
+    run = Run(
+        root=root,
+        command=facts["command"],
+        run_id=run_id,
+        recipe_id=facts["recipe_id"],
+        settings_json=canonical_json(facts["settings"]).decode(),
+        lake=Lake(root),
+        num_commits=num_commits,
+    )
     run.mark("started")
     return run
 

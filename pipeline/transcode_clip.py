@@ -1,8 +1,9 @@
 """Stage: Segment of a kept clip -> square frames, and the small pictures that the encoders look at.
 
-N frames, B bytes of a planar 4:2:0 frame, H rows, W columns.
+N frames, B bytes of a planar 4:2:0 frame, C chroma planes, H rows, W columns.
 """
 
+import math
 from fractions import Fraction
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.media.decode import Segment
+from infra.units import s_to_frames_floor
 
 EMBED_SIDE_PX = 224
 """Input size of the CLIP vision towers. Source: open_clip model configs, ViT-B-32 and ViT-L-14."""
@@ -28,24 +30,32 @@ def crop_center(segment: Segment, side_px: int) -> NDArray[np.uint8]:
     """
     top_px = (segment.height_px - side_px) // 4 * 2  # Even, so that chroma is cut at the same place.
     left_px = (segment.width_px - side_px) // 4 * 2
-    luma_NHW = segment.luma_NHW[:, top_px : top_px + side_px, left_px : left_px + side_px]
-    half_px = side_px // 2
-    num_luma = segment.height_px * segment.width_px
-    chroma_N2HW = segment.i420_NB[:, num_luma:].reshape(-1, 2, segment.height_px // 2, segment.width_px // 2)
-    chroma_N2HW = chroma_N2HW[
-        :, :, top_px // 2 : top_px // 2 + half_px, left_px // 2 : left_px // 2 + half_px
-    ]
-    num_frames = segment.num_frames
-    return np.concatenate([luma_NHW.reshape(num_frames, -1), chroma_N2HW.reshape(num_frames, -1)], axis=1)
+    num_luma, num_square = segment.height_px * segment.width_px, side_px * side_px
+    chroma_NCHW = segment.i420_NB[:, num_luma:].reshape(-1, 2, segment.height_px // 2, segment.width_px // 2)
+    square_NB = np.empty((segment.num_frames, num_square * 3 // 2), np.uint8)
+    square_NB[:, :num_square].reshape(-1, side_px, side_px)[:] = _window(
+        segment.luma_NHW, top_px, left_px, side_px
+    )
+    square_NB[:, num_square:].reshape(-1, 2, side_px // 2, side_px // 2)[:] = _window(
+        chroma_NCHW, top_px // 2, left_px // 2, side_px // 2
+    )
+    return square_NB
+
+
+def _window(planes: NDArray[np.uint8], top_px: int, left_px: int, side_px: int) -> NDArray[np.uint8]:
+    return planes[..., top_px : top_px + side_px, left_px : left_px + side_px]
 
 
 def embed_pictures(
     i420_NB: NDArray[np.uint8], *, side_px: int, frame_rate_fps: Fraction
 ) -> NDArray[np.uint8]:
-    """One RGB picture for each second begun, from the middle of that second, NHWC at `EMBED_SIDE_PX`."""
-    per_second = int(frame_rate_fps)
-    middles = [min(first + per_second // 2, len(i420_NB) - 1) for first in range(0, len(i420_NB), per_second)]
-    return np.stack([_rgb_small(i420_NB[index], side_px) for index in middles])
+    """One RGB picture for each second begun, from the middle of that second, NHWC at `EMBED_SIDE_PX`.
+
+    A last second that ends before its middle gives its last frame.
+    """
+    num_seconds = math.ceil(len(i420_NB) / frame_rate_fps)
+    middles = [s_to_frames_floor(second + 0.5, frame_rate_fps) for second in range(num_seconds)]
+    return np.stack([_rgb_small(i420_NB[min(index, len(i420_NB) - 1)], side_px) for index in middles])
 
 
 def _rgb_small(i420_B: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:

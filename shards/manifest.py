@@ -8,9 +8,10 @@ from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
 
+from infra.config import canonical_json
 from infra.errors import IntegrityError
 from shards.schema import SAMPLE_MEMBERS, EmbeddingModels, check_key
-from shards.strict_json import array_of, canonical_json, checked, object_of, parse_object, require_keys
+from shards.strict_json import array_of, checked, object_of, parse_object, require_keys
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"

@@ -3,7 +3,7 @@
 import io
 import tarfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import file_digest
 from math import fsum, isclose
 from pathlib import Path
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from infra.errors import ConfigError, IntegrityError
 from shards.manifest import INDEX_NAME, MANIFEST_NAME, Manifest, MemberRecord, ShardRecord, index_table
 from shards.order import Run, rank_runs, samples_per_rank
-from shards.schema import BUNDLE_MEMBERS, SAMPLE_MEMBERS, ClipMeta, Sample
+from shards.schema import SAMPLE_MEMBERS, ClipMeta, Sample
 
 
 def read_manifest(dataset_dir: Path) -> Manifest:
@@ -111,22 +111,23 @@ def read_sample(dataset_dir: Path, key: str) -> Sample:
     return ShardReader(dataset_dir).sample(key)
 
 
-def read_bundle(path: Path, keys: Collection[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The staged clips of a bundle that are named in `keys`, in file order, as bytes by extension.
-
-    Members of other clips are passed over without being read.
+def read_staged_clip(bundle: Path, members: Sequence[MemberRecord]) -> dict[str, bytes]:
+    """One staged clip out of its source's bundle, as bytes by extension, each proven by its crc32.
 
     Raises:
-        IntegrityError: the bundle is missing, damaged, or lacks one of the clips.
+        IntegrityError: the bundle is missing, truncated or altered.
     """
     try:
-        with _open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
-            headers_by_key = _headers_by_key(tar, frozenset(keys))
-            _check_bundle(path, keys, headers_by_key)
-            for key, headers in headers_by_key.items():
-                yield key, {ext: _payload(tar, header) for ext, header in headers.items()}
-    except (FileNotFoundError, tarfile.TarError) as err:
-        raise IntegrityError(f"bundle {path} must be a whole tar, got {err}; stage the source again") from err
+        with _open(bundle) as stream:
+            return _read_members(stream, members)
+    except FileNotFoundError as err:
+        raise IntegrityError(
+            f"clip {members[0].key} must lie in {bundle}, which is missing; restore it"
+        ) from err
+    except IntegrityError as err:
+        raise IntegrityError(
+            f"clip {members[0].key} of bundle {bundle} is damaged: {err}; restore it"
+        ) from err
 
 
 def verify_dataset(dataset_dir: Path) -> list[str]:
@@ -213,35 +214,6 @@ def _read_member(stream: io.BufferedIOBase, member: MemberRecord) -> bytes:
     if crc32 != member.crc32:
         raise IntegrityError(f"{member.ext} must have the crc32 {member.crc32}, got {crc32}")
     return data
-
-
-def _headers_by_key(tar: tarfile.TarFile, keys: frozenset[str]) -> dict[str, dict[str, tarfile.TarInfo]]:
-    """Headers of the named clips by extension, in file order."""
-    grouped: dict[str, dict[str, tarfile.TarInfo]] = {}
-    for header in tar:
-        key, _, ext = header.name.partition(".")
-        if key in keys:
-            grouped.setdefault(key, {})[ext] = header
-    return grouped
-
-
-def _check_bundle(
-    path: Path, keys: Collection[str], headers_by_key: Mapping[str, Mapping[str, tarfile.TarInfo]]
-) -> None:
-    """Raises `IntegrityError` unless every clip asked for is there with all its members."""
-    for key in sorted(keys):
-        found = tuple(headers_by_key.get(key, ()))
-        if found != BUNDLE_MEMBERS:
-            raise IntegrityError(
-                f"clip {key} of bundle {path} must have {BUNDLE_MEMBERS}, got {found}; stage the source again"
-            )
-
-
-def _payload(tar: tarfile.TarFile, header: tarfile.TarInfo) -> bytes:
-    payload = tar.extractfile(header)
-    if payload is None:
-        raise tarfile.ReadError(f"{header.name} is not a file")
-    return payload.read()
 
 
 def _index_problems(dataset_dir: Path, manifest: Manifest) -> list[str]:

@@ -12,8 +12,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.config import canonical_json
 from infra.errors import IntegrityError
-from shards.strict_json import canonical_json, checked, parse_object, require_keys
+from shards.strict_json import checked, parse_object, require_keys
 
 # The members of a sample, in the order in which a shard holds them.
 SAMPLE_MEMBERS: tuple[str, ...] = ("mp4", "flac", "json", "clip.npy", "clap.npy")
@@ -34,6 +35,11 @@ def sample_key(source_id: str, *, start_ms: int, end_ms: int) -> str:
     key = f"{source_id}-{start_ms:08d}-{end_ms:08d}"
     check_key(key)
     return key
+
+
+def source_of(key: str) -> str:
+    """The source that a key made by `sample_key` belongs to."""
+    return key.rsplit("-", 2)[0]
 
 
 def check_key(key: str) -> None:

@@ -1,4 +1,4 @@
-"""JSON that has one spelling: canonical bytes out, typed fields in, `IntegrityError` for anything else."""
+"""JSON that is believed only when it is what it should be: typed fields in, `IntegrityError` for anything else."""
 
 import json
 import math
@@ -7,19 +7,6 @@ from numbers import Integral, Real
 from typing import Any, NoReturn
 
 from infra.errors import IntegrityError
-
-
-def canonical_json(value: object) -> bytes:
-    """`value` as ASCII JSON with sorted keys, no blanks and no line ends.
-
-    Raises:
-        IntegrityError: a number is not finite.
-    """
-    try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except ValueError as err:
-        raise IntegrityError("every number written as JSON must be finite, got NaN or infinity") from err
-    return text.encode("ascii")
 
 
 def parse_object(data: bytes, *, subject: str) -> dict[str, Any]:

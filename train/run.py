@@ -282,6 +282,7 @@ def end_with_parent() -> None:
 def main() -> int:
     """Exit status of one rank."""
     end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: a checkpoint is what goes on, not a traceback.
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     rank = int(os.environ.get("RANK", "0"))
     try:

@@ -8,13 +8,11 @@ Every pipe starts at the container's time zero: a late stream is preceded by its
 So frame `i` and sample `i * rate / fps` belong to the same instant in all of them.
 """
 
-import fcntl
 import math
 import os
-import selectors
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,16 +21,9 @@ import ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.errors import MediaTimeout, MediaTooLarge, Undecodable
-from infra.media.child import (
-    FORMAT_WHITELIST,
-    PROTOCOL_WHITELIST,
-    end_child,
-    last_line,
-    local_url,
-    raise_if_killed,
-    spawn,
-)
+from infra.errors import MediaTooLarge, Undecodable
+from infra.media.child import FORMAT_WHITELIST, PROTOCOL_WHITELIST, end_child, local_url, spawn
+from infra.media.pipes import Pipes, open_pipes
 from infra.media.probe import Probe
 from infra.units import BYTES_PER_MIB, frames_to_s, frames_to_samples
 
@@ -40,11 +31,8 @@ EMBED_RATE_HZ = 48_000
 """Rate of the mono signal for audio embeddings. Source: CLAP, arXiv 2211.06687, section 4.1."""
 
 _HD_HEIGHT_PX = 720  # Untagged video of this height and more is taken for bt709, as players do.
-_F_SETPIPE_SZ = 1031  # linux/fcntl.h; fewer wake-ups than the default 64 KiB
-_PIPE_BYTES = BYTES_PER_MIB
-_READ_BYTES = BYTES_PER_MIB
+_MAX_ASPECT = 8  # Assumption, not measured: twice the widest panorama; more would mostly be cropped away.
 _FRAME_TAG = b"FRAME\n"
-_STDERR_TAIL_BYTES = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +44,7 @@ class DecodeLimits:
     memory_mib: int = 4096
     """Address space of the child."""
     skew_mib: int = 512
-    """Bytes of one stream that may be held while another is waited for (badly interleaved files)."""
+    """What may be held of a stream beyond one read while another is waited for (badly interleaved files)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +92,11 @@ class DecodePlan:
 class Decoder:
     """Reads consecutive segments out of a running ffmpeg child. Made by `open_decoder`."""
 
-    def __init__(self, pipes: "_Pipes", probe: Probe, plan: DecodePlan) -> None:
+    def __init__(self, pipes: Pipes, probe: Probe, plan: DecodePlan, *, subject: str) -> None:
         self._pipes = pipes
         self._probe = probe
         self._plan = plan
+        self._subject = subject
         self._next_frame = 0
         self._ended = False
         self._height_px, self._width_px = 0, 0
@@ -116,20 +105,22 @@ class Decoder:
         """The next `num_frames` frames with their samples; fewer where the shorter stream ends.
 
         Raises:
-            Undecodable: the child failed, or ended without a frame.
+            Undecodable: the child failed, gave no frame, or frames of more than one size.
             MediaTimeout: the child stalled.
-            MediaTooLarge: the streams are interleaved too far apart to be held.
+            MediaTooLarge: the streams are interleaved too far apart to be held, or the child lacks memory.
         """
         if not self._width_px:
             self._read_header()
-        first, frame_bytes = self._next_frame, self._height_px * self._width_px * 3 // 2
-        wanted = self._byte_counts(first, first + num_frames, frame_bytes)
-        available = self._pipes.wait_for(wanted)
-        end = self._common_end(first, num_frames, available, frame_bytes)
-        taken = {
-            name: self._pipes.take(name, count)
-            for name, count in self._byte_counts(first, end, frame_bytes).items()
-        }
+        first = self._next_frame
+        held = self._pipes.wait_for(self._byte_counts(first, first + num_frames))
+        end = self._common_end(first, num_frames, held)
+        whole = {name: count for name, count in held.items() if name not in self._pipes.cut}
+        if self._common_end(first, num_frames, whole) > end:
+            raise MediaTooLarge(
+                f"streams must be interleaved closely enough to be held, {', '.join(sorted(self._pipes.cut))}"
+                f" came too far ahead of the rest ({self._subject})"
+            )
+        taken = {name: self._pipes.take(name, count) for name, count in self._byte_counts(first, end).items()}
         self._next_frame = end
         self._ended = end - first < num_frames
         return self._segment(first, taken)
@@ -139,11 +130,11 @@ class Decoder:
 
         Raises:
             Undecodable: the child failed.
+            MediaTooLarge: the child lacks memory.
         """
         left = self._pipes.drain()
         read_s = frames_to_s(self._next_frame, self._plan.frame_rate_fps)
-        frame_bytes = self._height_px * self._width_px * 3 // 2 + len(_FRAME_TAG)
-        video_s = frames_to_s(left["video"] // frame_bytes, self._plan.frame_rate_fps)
+        video_s = frames_to_s(left["video"] // self._row_bytes, self._plan.frame_rate_fps)
         return read_s + max(video_s, left["output"] / (2 * self._plan.sample_rate_hz))
 
     @property
@@ -151,13 +142,18 @@ class Decoder:
         """Whether the last read met the end of a stream."""
         return self._ended
 
+    @property
+    def _row_bytes(self) -> int:
+        """A frame as it comes: the tag and the planes."""
+        return len(_FRAME_TAG) + self._height_px * self._width_px * 3 // 2
+
     def _read_header(self) -> None:
         """Learn the frame size from the stream itself, which knows of rotation and aspect ratio."""
         line = self._pipes.take_line("video")
         fields = {field[:1]: field[1:] for field in line.decode("ascii", "replace").split()[1:]}
         self._width_px, self._height_px = int(fields["W"]), int(fields["H"])
 
-    def _byte_counts(self, first: int, end: int, frame_bytes: int) -> dict[str, int]:
+    def _byte_counts(self, first: int, end: int) -> dict[str, int]:
         def num_samples(rate_hz: int) -> int:
             rate_fps = self._plan.frame_rate_fps
             return frames_to_samples(
@@ -166,30 +162,35 @@ class Decoder:
 
         probe = self._probe
         return {
-            "video": (end - first) * (frame_bytes + len(_FRAME_TAG)),
+            "video": (end - first) * self._row_bytes,
             "native": num_samples(probe.sample_rate_hz) * probe.num_audio_channels * 4,
             "embed": num_samples(EMBED_RATE_HZ) * 4,
             "output": num_samples(self._plan.sample_rate_hz) * 2,
         }
 
-    def _common_end(self, first: int, num_frames: int, available: Mapping[str, int], frame_bytes: int) -> int:
-        """Last frame index that every stream covers."""
+    def _common_end(self, first: int, num_frames: int, available: Mapping[str, int]) -> int:
+        """Last frame index that every available stream covers."""
 
         def covers(end: int) -> bool:
-            needed = self._byte_counts(first, end, frame_bytes)
-            return all(available[name] >= count for name, count in needed.items())
+            needed = self._byte_counts(first, end)
+            return all(count >= needed[name] for name, count in available.items())
 
         end = first + num_frames
         while end > first and not covers(end):
             end -= 1
         return end
 
-    def _segment(self, first: int, taken: Mapping[str, bytes]) -> Segment:
-        tagged_bytes = self._height_px * self._width_px * 3 // 2 + len(_FRAME_TAG)
-        tagged_NB = np.frombuffer(taken["video"], np.uint8).reshape(-1, tagged_bytes)
+    def _segment(self, first: int, taken: Mapping[str, bytearray]) -> Segment:
+        rows_NB = np.frombuffer(taken["video"], np.uint8).reshape(-1, self._row_bytes)
+        tags_NB, i420_NB = np.split(rows_NB, [len(_FRAME_TAG)], axis=1)
+        if (tags_NB != np.frombuffer(_FRAME_TAG, np.uint8)).any():
+            raise Undecodable(
+                f"every frame must be {self._width_px} x {self._height_px} as the first, got another size"
+                f" after frame {first} ({self._subject})"
+            )
         return Segment(
             start_frame=first,
-            i420_NB=tagged_NB[:, len(_FRAME_TAG) :],
+            i420_NB=i420_NB,
             height_px=self._height_px,
             width_px=self._width_px,
             native_TC=np.frombuffer(taken["native"], "<f4").reshape(-1, self._probe.num_audio_channels),
@@ -205,13 +206,18 @@ def open_decoder(
     """Run ffmpeg over the file at `path`; it is killed when the block is left early.
 
     The file must have an audio stream.
+
+    Raises:
+        MediaTooLarge: the picture is so long and narrow that its frames would be huge.
     """
-    with _Pipes.opened(("video", "native", "embed", "output")) as (reads, writes):
+    _require_moderate_aspect(probe, path.name)
+    with open_pipes(("video", "native", "embed", "output")) as (reads, writes):
         command = _decode_command(path, probe, plan, binary=binary, fds=writes)
         process = spawn(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             pass_fds=tuple(writes.values()),
             max_bytes=limits.memory_mib * BYTES_PER_MIB,
         )
@@ -219,11 +225,27 @@ def open_decoder(
             os.close(fd)
         writes.clear()
         try:
-            yield Decoder(_Pipes(process, reads, limits, path.name), probe, plan)
+            pipes = Pipes(
+                process,
+                reads,
+                stall_s=limits.stall_s,
+                spare_bytes=limits.skew_mib * BYTES_PER_MIB,
+                subject=path.name,
+            )
+            yield Decoder(pipes, probe, plan, subject=path.name)
         finally:
             end_child(process)
             assert process.stderr is not None
             process.stderr.close()
+
+
+def _require_moderate_aspect(probe: Probe, subject: str) -> None:
+    short_px, long_px = sorted((probe.width_px, probe.height_px))
+    if long_px > _MAX_ASPECT * short_px:
+        raise MediaTooLarge(
+            f"the longer side of a picture must be at most {_MAX_ASPECT} times the shorter, got"
+            f" {probe.width_px} x {probe.height_px} ({subject})"
+        )
 
 
 def _decode_command(
@@ -238,6 +260,8 @@ def _decode_command(
         protocol_whitelist=PROTOCOL_WHITELIST,
         format_whitelist=FORMAT_WHITELIST,
         threads=1,
+        # Filters that start again when a picture or sound changes its format would start their clock again.
+        reinit_filter=0,
     )
     video = _scaled(source[str(probe.video_stream_index)], probe, plan)
     # async=1 fills gaps in the time line with silence and first_pts=0 starts it at the container's zero.
@@ -268,6 +292,7 @@ def _scaled(stream: ffmpeg.nodes.FilterableStream, probe: Probe, plan: DecodePla
             "scale",
             w=f"if(gte(dar,1),2*round({side}*dar/2),{side})",
             h=f"if(gte(dar,1),{side},2*round({side}/dar/2))",
+            eval="frame",  # A picture of another shape gets another size, which ends the child.
             flags="bicubic",
             in_color_matrix=matrix,
             out_color_matrix="bt709",
@@ -281,113 +306,3 @@ def _scaled(stream: ffmpeg.nodes.FilterableStream, probe: Probe, plan: DecodePla
 def _mono(stream: ffmpeg.nodes.FilterableStream, sample_rate_hz: int) -> ffmpeg.nodes.Stream:
     """ffmpeg's down-mix (ITU-R BS.775 weights, scaled so that it cannot exceed full scale), by soxr."""
     return stream.filter("aresample", sample_rate_hz, resampler="soxr", ochl="mono", rematrix_maxval=1)
-
-
-class _Pipes:
-    """Buffered reading of several pipes at once, so that no stream blocks another."""
-
-    def __init__(
-        self, process: subprocess.Popen[bytes], fds: Mapping[str, int], limits: DecodeLimits, subject: str
-    ) -> None:
-        assert process.stderr is not None
-        self._process = process
-        self._limits = limits
-        self._subject = subject
-        self._buffers = {name: bytearray() for name in fds}
-        self._stderr = bytearray()
-        self._open = set(fds)
-        self._selector = selectors.DefaultSelector()
-        for name, fd in fds.items():
-            self._selector.register(fd, selectors.EVENT_READ, name)
-        self._selector.register(process.stderr.fileno(), selectors.EVENT_READ, "")
-
-    @staticmethod
-    @contextmanager
-    def opened(names: tuple[str, ...]) -> Iterator[tuple[dict[str, int], dict[str, int]]]:
-        """Pipes by name: read ends and write ends. What is still in the maps at the end is closed."""
-        reads: dict[str, int] = {}
-        writes: dict[str, int] = {}
-        try:
-            for name in names:
-                reads[name], writes[name] = os.pipe()
-                os.set_blocking(reads[name], False)
-                with suppress(PermissionError):  # Past a user's share of pipe memory; slower, not wrong.
-                    fcntl.fcntl(reads[name], _F_SETPIPE_SZ, _PIPE_BYTES)
-            yield reads, writes
-        finally:
-            for fd in (*reads.values(), *writes.values()):
-                os.close(fd)
-
-    def wait_for(self, wanted: Mapping[str, int]) -> dict[str, int]:
-        """Read until every stream holds what is wanted or has ended; return what each holds."""
-        while any(name in self._open and len(self._buffers[name]) < n for name, n in wanted.items()):
-            self._pump()
-        if not self._open:
-            self._check_exit()
-        return {name: len(buffer) for name, buffer in self._buffers.items()}
-
-    def drain(self) -> dict[str, int]:
-        """Discard everything up to the child's end; return how many bytes that were, by stream."""
-        dropped = dict.fromkeys(self._buffers, 0)
-        while True:
-            for name, buffer in self._buffers.items():
-                dropped[name] += len(buffer)
-                buffer.clear()
-            if not self._open:
-                break
-            self._pump()
-        self._check_exit()
-        return dropped
-
-    def take(self, name: str, num_bytes: int) -> bytes:
-        """Remove and return the first `num_bytes` of a stream."""
-        taken = bytes(self._buffers[name][:num_bytes])
-        del self._buffers[name][:num_bytes]
-        return taken
-
-    def take_line(self, name: str) -> bytes:
-        """Remove and return the first line of a stream."""
-        while (end := self._buffers[name].find(b"\n")) < 0:
-            if name not in self._open:
-                self._check_exit()
-                raise Undecodable(f"at least one frame must decode, got none ({self._subject})")
-            self._pump()
-        return self.take(name, end + 1)
-
-    def _pump(self) -> None:
-        events = self._selector.select(self._limits.stall_s)
-        if not events:
-            raise MediaTimeout(
-                f"decoding must make progress every {self._limits.stall_s:g} s, it did not ({self._subject})"
-            )
-        for key, _ in events:
-            chunk = os.read(key.fd, _READ_BYTES)
-            if not chunk:
-                self._selector.unregister(key.fd)
-                self._open.discard(key.data)
-            elif key.data:
-                self._hold(key.data, chunk)
-            else:
-                self._stderr = (self._stderr + chunk)[-_STDERR_TAIL_BYTES:]
-
-    def _hold(self, name: str, chunk: bytes) -> None:
-        self._buffers[name] += chunk
-        if len(self._buffers[name]) > self._limits.skew_mib * BYTES_PER_MIB:
-            raise MediaTooLarge(
-                f"streams must be interleaved within {self._limits.skew_mib} MiB, {name} is further ahead"
-                f" ({self._subject})"
-            )
-
-    def _check_exit(self) -> None:
-        try:
-            status = self._process.wait(self._limits.stall_s)
-        except subprocess.TimeoutExpired as err:
-            raise MediaTimeout(
-                f"ffmpeg must end within {self._limits.stall_s:g} s of its output, it did not ({self._subject})"
-            ) from err
-        raise_if_killed(status, self._subject)
-        if status != 0:
-            raise Undecodable(
-                f"decoding must succeed, ffmpeg ended with status {status}:"
-                f" {last_line(bytes(self._stderr))} ({self._subject})"
-            )

@@ -4,13 +4,14 @@ import subprocess
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.errors import MediaTimeout, Undecodable
-from infra.media.child import end_child, last_line, raise_if_killed, spawn
+from infra.errors import MediaTimeout
+from infra.media.child import end_child, error_of_end, spawn
 from infra.units import BYTES_PER_MIB
 
 _MEMORY_LIMIT_BYTES = 2048 * BYTES_PER_MIB
@@ -51,11 +52,12 @@ def encode_clip(
 
     Raises:
         Undecodable: ffmpeg failed.
+        MediaTooLarge: ffmpeg needs more memory than a child gets.
         MediaTimeout: ffmpeg did not end in time.
     """
     paths = {name: work_dir / f"clip.{name}" for name in ("pcm", "mp4", "flac")}
     try:
-        paths["pcm"].write_bytes(mono_S.astype("<i2").tobytes())
+        paths["pcm"].write_bytes(np.ascontiguousarray(mono_S, "<i2").data)
         _run(_encode_command(paths, plan, binary=binary), i420_NB, time_limit_s=plan.time_limit_s)
         return EncodedClip(mp4=paths["mp4"].read_bytes(), flac=paths["flac"].read_bytes())
     finally:
@@ -68,20 +70,19 @@ def _run(command: list[str], i420_NB: NDArray[np.uint8], *, time_limit_s: float)
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         pass_fds=(),
         max_bytes=_MEMORY_LIMIT_BYTES,
     )
     try:
-        _, stderr = process.communicate(i420_NB.tobytes(), timeout=time_limit_s)
+        frames = cast(bytes, np.ascontiguousarray(i420_NB).data.cast("B"))  # Any buffer will do.
+        _, stderr = process.communicate(frames, timeout=time_limit_s)
     except subprocess.TimeoutExpired as err:
         raise MediaTimeout(f"encoding a clip must end within {time_limit_s:g} s, it did not") from err
     finally:
         end_child(process)
-    raise_if_killed(process.returncode, "encoding a clip")
     if process.returncode != 0:
-        raise Undecodable(
-            f"encoding must succeed, ffmpeg ended with status {process.returncode}: {last_line(stderr)}"
-        )
+        raise error_of_end(process.returncode, stderr, "encoding a clip")
 
 
 def _encode_command(paths: dict[str, Path], plan: EncodePlan, *, binary: Path) -> list[str]:

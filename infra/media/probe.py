@@ -9,13 +9,15 @@ import json
 import selectors
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from infra.errors import MediaError, MediaTimeout, MissingStream, Undecodable
-from infra.media.child import end_child, last_line, raise_if_killed, spawn
+from infra.errors import ChildKilled, MediaError, MediaTimeout, MediaTooLarge, MissingStream, Undecodable
+from infra.media.child import end_child, error_of_end, spawn
 from infra.units import BYTES_PER_MIB
 
 
@@ -47,7 +49,15 @@ class Probe:
     """Meaningless when there is no audio stream."""
 
 
-_ERRORS: dict[str, type[MediaError]] = {cls.code: cls for cls in (Undecodable, MissingStream)}
+_START_LIMIT_S = 60.0  # For Python and PyAV to start on a busy machine.
+_ERRORS: dict[str, type[MediaError]] = {cls.code: cls for cls in (Undecodable, MissingStream, MediaTooLarge)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Child:
+    process: subprocess.Popen[bytes]
+    stderr: IO[bytes]
+    """A file: a pipe that nobody reads while the child works would fill up and block it."""
 
 
 class Prober:
@@ -56,7 +66,7 @@ class Prober:
     def __init__(self, *, time_limit_s: float = 20.0, memory_limit_mib: int = 2048) -> None:
         self._time_limit_s = time_limit_s
         self._memory_limit_bytes = memory_limit_mib * BYTES_PER_MIB
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: _Child | None = None
 
     def __call__(self, path: Path) -> Probe:
         """Header facts of the file at `path`.
@@ -64,45 +74,65 @@ class Prober:
         Raises:
             Undecodable: no accepted container, or its first video frame does not decode.
             MissingStream: no video stream.
+            MediaTooLarge: the header needs more memory than the child gets, or states an impossible size.
             MediaTimeout: no answer within the time limit.
+            ChildKilled: the child was killed from outside.
         """
-        child = self._ensure_child()
-        assert child.stdin is not None and child.stdout is not None
-        child.stdin.write(json.dumps(str(path)).encode() + b"\n")
-        child.stdin.flush()
-        if not _readable(child.stdout, self._time_limit_s):
+        try:
+            child = self._ask(path)
+        except ChildKilled:  # Since the last file; this one is not to blame.
+            child = self._ask(path)
+        answers = child.process.stdout
+        assert answers is not None
+        if not _readable(answers, self._time_limit_s):
             self.close()
             raise MediaTimeout(f"probing must end within {self._time_limit_s:g} s, it did not ({path.name})")
-        line = child.stdout.readline()
+        line = answers.readline()
         if not line:
-            status, stderr = end_child(child), child.stderr.read() if child.stderr else b""
+            status = end_child(child.process)
+            child.stderr.seek(0)
+            error = error_of_end(status, child.stderr.read(), path.name)
             self.close()
-            raise_if_killed(status, path.name)
-            raise Undecodable(
-                f"the header must be readable, the probe died with status {status}:"
-                f" {last_line(stderr)} ({path.name})"
-            )
+            raise error
         return _parse(json.loads(line))
 
     def close(self) -> None:
         """End the child; the next call starts another."""
         if self._child is not None:
-            end_child(self._child)
-            for stream in (self._child.stdin, self._child.stdout, self._child.stderr):
+            process = self._child.process
+            end_child(process)
+            for stream in (process.stdin, process.stdout, self._child.stderr):
                 if stream is not None:
                     stream.close()
             self._child = None
 
-    def _ensure_child(self) -> subprocess.Popen[bytes]:
-        if self._child is None or self._child.poll() is not None:
+    def _ask(self, path: Path) -> _Child:
+        """The child, which has taken up the file at `path`."""
+        child = self._running_child()
+        requests, answers = child.process.stdin, child.process.stdout
+        assert requests is not None and answers is not None
+        child.stderr.seek(0)  # The child writes at the same offset.
+        child.stderr.truncate()
+        with suppress(BrokenPipeError):
+            requests.write(json.dumps(str(path)).encode() + b"\n")
+        if not _readable(answers, _START_LIMIT_S) or not answers.readline():
             self.close()
-            self._child = spawn(
+            raise ChildKilled(f"the probe must take up a file that it is given, it did not ({path.name})")
+        return child
+
+    def _running_child(self) -> _Child:
+        if self._child is None or self._child.process.poll() is not None:
+            self.close()
+            stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the child)
+            process = spawn(
                 [sys.executable, "-m", "infra.media.probe_child"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                stderr=stderr,
                 pass_fds=(),
                 max_bytes=self._memory_limit_bytes,
             )
+            self._child = _Child(process=process, stderr=stderr)
         return self._child
 
 

@@ -1,4 +1,4 @@
-"""The probe child: a JSON path a line on stdin, a JSON answer a line on stdout. See probe.py."""
+"""The probe child: for a JSON path a line on stdin, an empty line and a JSON answer on stdout. See probe.py."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from typing import Any
 import av
 from av.container import InputContainer
 
-from infra.errors import MissingStream, Undecodable
+from infra.errors import MediaTooLarge, MissingStream, Undecodable
 from infra.media.child import FORMAT_WHITELIST, PROTOCOL_WHITELIST
 
 _OPTIONS = {"protocol_whitelist": PROTOCOL_WHITELIST, "format_whitelist": FORMAT_WHITELIST}
@@ -21,8 +21,10 @@ def describe(path: str) -> dict[str, Any]:
     try:
         with av.open(f"file:{path}", container_options=_OPTIONS, metadata_errors="ignore") as container:
             return _facts(container)
-    except MissingStream as err:
+    except (MissingStream, MediaTooLarge) as err:
         return {"code": err.code, "message": str(err)}
+    except MemoryError as err:
+        return {"code": MediaTooLarge.code, "message": f"the header must fit in memory, got {_reason(err)}"}
     except (av.FFmpegError, OSError, ValueError, StopIteration) as err:
         return {"code": Undecodable.code, "message": f"the header must be readable, got {_reason(err)}"}
 
@@ -71,9 +73,11 @@ def _display_size(container: InputContainer, video: av.VideoStream) -> tuple[int
     video.thread_type = "NONE"
     frame = next(container.decode(video))
     aspect = video.sample_aspect_ratio or Fraction(1)
-    width_px, height_px = round(frame.width * aspect), frame.height
-    if not 0 < width_px <= _MAX_SIDE_PX or not 0 < height_px <= _MAX_SIDE_PX:
-        raise ValueError(f"a picture of {width_px} x {height_px}, more than {_MAX_SIDE_PX} a side")
+    width_px, height_px = max(1, round(frame.width * aspect)), frame.height
+    if max(width_px, height_px) > _MAX_SIDE_PX:
+        raise MediaTooLarge(
+            f"a picture must be at most {_MAX_SIDE_PX} px a side, got {width_px} x {height_px} as shown"
+        )
     return (height_px, width_px) if frame.rotation % 180 else (width_px, height_px)
 
 
@@ -81,6 +85,7 @@ def main() -> None:
     """Answer until stdin ends."""
     av.logging.set_level(av.logging.PANIC)
     for line in sys.stdin:
+        print(flush=True)  # Taken up: from here on the file is to blame.
         print(json.dumps(describe(json.loads(line))), flush=True)
 
 

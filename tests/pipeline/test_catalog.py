@@ -182,3 +182,57 @@ def test_query_without_rows_to_return_raises_config_error(tmp_path):
 def test_catalog_root_with_odd_characters_is_read(tmp_path, name):
     catalog = filled(tmp_path / name, sources=["s"], clips=[], failures=[])
     assert catalog.known_source_ids() == {"s"}
+
+
+def listing(source_id: str, minutes: int = 0) -> dict:
+    return {"source_id": source_id, "run_id": "run", "listed_at": NOW + timedelta(minutes=minutes)}
+
+
+@pytest.mark.parametrize(("listed_after", "num_in", "num_failed"), [(None, 2, 1), (-5, 2, 1), (5, 1, 0)])
+def test_funnel_feed_that_failed_counts_until_it_is_listed(tmp_path, listed_after, num_in, num_failed):
+    filled(
+        tmp_path,
+        sources=["feed", "video"],
+        clips=[clip("video", 0)],
+        failures=[failure("feed", "expand", "network")],
+    )
+    if listed_after is not None:
+        rows = {"listings": [listing("feed", listed_after)]}
+        Lake(tmp_path).commit(rows, run_id="later", batch_index=0)
+    catalog = Catalog(tmp_path)
+    funnel = catalog.funnel("r")
+    require_complete(funnel)
+    assert (funnel.stages[0].num_in, funnel.stages[0].num_failed) == (num_in, num_failed)
+    assert catalog.unlisted_source_ids() == ({"feed"} if num_failed else set())
+    assert catalog.funnel("another recipe").stages[0].num_pending == num_in
+
+
+@pytest.mark.parametrize(
+    ("where", "condition"),
+    [
+        ("snr_db > 3 -- loud", "snr_db > 3"),
+        ("hash(clip_id) % 10 = 0", "hash(clip_id) % 10 = 0"),
+        ("kept or true", "kept or true"),
+    ],
+)
+def test_condition_is_one_expression(tmp_path, where, condition):
+    found = filled(tmp_path, sources=[], clips=[], failures=[]).condition(where)
+    assert found.lower().replace("(", "").replace(")", "") == condition.replace("(", "").replace(")", "")
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("true) or (true", "must be one SQL condition"),
+        ("snr_db >", "must be one SQL condition"),
+        ("true; drop table clips", "must be one SQL condition"),
+        ("kept, true", "must be one SQL condition"),
+        ("", "must be one SQL condition"),
+        ("random() < 0.5", r"random\(\) does not"),
+        ("clip_id in (select uuid()::varchar)", r"uuid\(\) does not"),
+        ("current_date > '2026-01-01'", r"current_date\(\) does not"),
+    ],
+)
+def test_condition_that_could_select_anything_raises_config_error(tmp_path, where, message):
+    with pytest.raises(ConfigError, match=message):
+        filled(tmp_path, sources=[], clips=[], failures=[]).condition(where)

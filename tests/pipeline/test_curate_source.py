@@ -14,13 +14,13 @@ import pytest
 
 from crawl.fetch import FetchedMedia, fetch
 from crawl.items import SourceItem, file_url, source_item
-from infra.errors import TooShort, Truncated, Undecodable
+from infra.errors import MediaTooLarge, TooShort, Truncated, Undecodable
 from infra.media.child import find_ffmpeg
 from infra.media.probe import Prober
 from pipeline.curate_source import Workplace, bundle_key, curate_source
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.records import CuratePart
-from tests.media import CORPUS, ffmpeg, make_clip, needs_corpus
+from tests.media import CORPUS, SPEECH, ffmpeg, make_clip, needs_corpus
 
 RECIPE = load_recipe("demo", ["split.clip_s=4", "embed.clips_per_batch=2"])
 
@@ -68,16 +68,17 @@ def test_curate_source_long_clip_accounts_for_every_second(long_clip, tmp_path, 
     assert spans == [(0, 4, ()), (4, 8, ()), (8, 12, ()), (12, 13.5, ("too_short",))]
     assert [len(part.inputs) for part in parts] == [2, 1]
     assert all(math.isfinite(score) for verdict in curated.verdicts for _, score in verdict.scores)
-    assert {name for name, _ in curated.verdicts[0].scores} == set(RECIPE.bounds())
+    assert {name for name, _ in curated.verdicts[0].scores} == set(RECIPE.bounds)
 
 
 def test_curate_source_kept_clips_are_exact_and_of_equal_length(long_clip, tmp_path, prober):
     outcome = curate(long_clip, tmp_path, prober)[-1].outcome
     bundle = (tmp_path / outcome.curated.bundle_key).read_bytes()
     for clip in outcome.curated.staged:
-        mp4 = bundle[clip.mp4_offset_bytes : clip.mp4_offset_bytes + clip.mp4_bytes]
-        flac = bundle[clip.flac_offset_bytes : clip.flac_offset_bytes + clip.flac_bytes]
-        meta = json.loads(bundle[clip.json_offset_bytes : clip.json_offset_bytes + clip.json_bytes])
+        mp4, flac, meta_json = (
+            bundle[member.offset_bytes : member.offset_bytes + member.member_bytes] for member in clip.members
+        )
+        meta = json.loads(meta_json)
         with av.open(io.BytesIO(mp4)) as container:
             stream = container.streams.video[0]
             assert (stream.width, stream.height, stream.average_rate) == (512, 512, 8)
@@ -151,12 +152,25 @@ def test_curate_source_span_beyond_the_end_raises_too_short(long_clip, tmp_path,
 
 
 def test_curate_source_whose_sound_changes_on_the_way_is_refused(tmp_path, prober):
-    """ffmpeg starts its filters again there, and the sound would come late by what was before."""
+    """ffmpeg would start its filters again there, and the sound would come late by what was before."""
     for name, channels in (("a", "2"), ("b", "1")):
         make_clip(tmp_path / f"{name}.ts", duration_s=6, options=("-ac", channels))
     path = tmp_path / "joined.ts"
     path.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
-    with pytest.raises((Truncated, Undecodable)):
+    with pytest.raises(Undecodable, match="Changing audio frame properties"):
+        curate(path, tmp_path / "root", prober)
+
+
+def test_curate_source_whose_sound_ends_early_keeps_what_both_streams_cover(tmp_path, prober):
+    path = make_clip(tmp_path / "a.mp4", duration_s=14, audio=f"{SPEECH}:d=7")
+    verdicts = curate(path, tmp_path / "root", prober)[-1].outcome.curated.verdicts
+    spans = [(verdict.start_s, verdict.end_s, verdict.reject_reasons) for verdict in verdicts]
+    assert spans == [(0, 4, ()), (4, 7, ())]
+
+
+def test_curate_source_too_long_and_narrow_raises_media_too_large(tmp_path, prober):
+    path = make_clip(tmp_path / "a.mp4", duration_s=4, video="testsrc2=size=4800x480:rate=25")
+    with pytest.raises(MediaTooLarge, match="4800 x 480"):
         curate(path, tmp_path / "root", prober)
 
 

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from crawl.items import source_item
-from pipeline.ray_adapter import gather_sources, plan_pools
-from pipeline.records import ClipEmbeddings, EmbeddedPart, Failed, SourceOutcome
+from infra.errors import ConfigError, IntegrityError
+from pipeline.ray_adapter import CurateActor, EmbedActor, gather_sources, plan_pools
+from pipeline.recipe import EmbedConfig, load_recipe
+from pipeline.records import ClipEmbeddings, CuratePart, EmbeddedPart, Failed, SourceOutcome
 
 
 def parts_of(url: str, num_parts: int) -> list[EmbeddedPart]:
@@ -41,8 +43,38 @@ def test_gather_sources_lost_part_is_noticed():
 
 
 @pytest.mark.parametrize(("num_cpus", "num_gpus"), [(1, 0), (2, 0), (16, 0), (16, 2), (64, 8)])
-def test_plan_pools_fit_on_the_machine_together(num_cpus, num_gpus):
-    pools = plan_pools(num_cpus, num_gpus)
+@pytest.mark.parametrize("num_sources", [1, 3, 10_000])
+@pytest.mark.parametrize("memory_mib", [22_000, 500_000])
+def test_plan_pools_fit_on_the_machine_together(num_cpus, num_gpus, memory_mib, num_sources):
+    pools = plan_pools(num_cpus, num_gpus, memory_mib=memory_mib, num_sources=num_sources)
     everyone = (pools.fetch, pools.curate, pools.embed)
     assert sum(pool.num_actors * pool.cpus for pool in everyone) <= num_cpus
     assert sum(pool.num_actors * pool.gpus for pool in everyone) <= num_gpus
+    assert sum(pool.num_actors * pool.memory_mib for pool in everyone) <= memory_mib
+    assert all(1 <= pool.num_actors <= num_sources for pool in everyone)
+
+
+def test_plan_pools_too_little_memory_raises_instead_of_waiting():
+    assert plan_pools(2, 0, memory_mib=3900, num_sources=9).curate.num_actors == 1
+    with pytest.raises(ConfigError, match="must have 3900 MiB for the actors, got 3899"):
+        plan_pools(2, 0, memory_mib=3899, num_sources=9)
+
+
+def test_embed_actor_weights_that_cannot_be_loaded_become_the_record(tmp_path):
+    """Ray hands over an exception's text alone; the driver needs the error."""
+    (tmp_path / "clip.pt").write_text("no checkpoint")
+    config = EmbedConfig(clip_model="tiny", clip_weights=str(tmp_path / "clip.pt"), clap_model="tiny")
+    actor = EmbedActor(config=config, use_gpu=False)
+    (part,) = parts_of("https://x/1", 1)
+    record = actor({"record": CuratePart(source_id=part.source_id, part_index=0, outcome=part.outcome)})[
+        "record"
+    ]
+    assert isinstance(record, ConfigError)
+    assert "clip.pt" in str(record)
+
+
+def test_actors_hand_on_an_error_from_before_them(tmp_path):
+    row = {"record": IntegrityError("bytes are wrong")}
+    recipe = load_recipe("demo", [])
+    assert list(CurateActor(recipe=recipe, root=tmp_path, work_dir=tmp_path)(row)) == [row]
+    assert EmbedActor(config=recipe.embed, use_gpu=False)(row) == row

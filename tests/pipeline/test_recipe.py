@@ -8,12 +8,12 @@ from pipeline.recipe import load_recipe
 
 def test_load_recipe_override_changes_one_bound_and_keeps_the_others():
     recipe = load_recipe("default", ["filters.snr_db.min=12"])
-    assert (recipe.bounds()["snr_db"].min, recipe.bounds()["snr_db"].strict) == (12, True)
-    assert recipe.bounds()["silence_ratio"].max == 0.5
+    assert (recipe.bounds["snr_db"].min, recipe.bounds["snr_db"].strict) == (12, True)
+    assert recipe.bounds["silence_ratio"].max == 0.5
 
 
 def test_load_recipe_zero_is_a_bound():
-    assert load_recipe("default", ["filters.snr_db.min=0"]).bounds()["snr_db"].min == 0
+    assert load_recipe("default", ["filters.snr_db.min=0"]).bounds["snr_db"].min == 0
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ GOOD = {
 
 
 def screen(**changes):
-    bounds = load_recipe("default", []).bounds()
+    bounds = load_recipe("default", []).bounds
     return screen_source(probe(**(GOOD | changes)), filters=all_filters(), bounds=bounds, min_duration_s=3.0)
 
 

@@ -6,14 +6,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.errors import ConfigError, IntegrityError
-from shards.manifest import Manifest
+from shards.manifest import Manifest, MemberRecord
 from shards.reader import (
     ShardReader,
     num_samples,
-    read_bundle,
     read_manifest,
     read_sample,
     read_samples,
+    read_staged_clip,
     verify_dataset,
     verify_shard,
 )
@@ -226,32 +226,36 @@ CLIPS = {key: {"mp4": key.encode() * 99, "flac": b"f" * 600, "json": b"{}"} for 
 
 
 @pytest.fixture
-def bundle(tmp_path) -> Path:
+def bundle(tmp_path) -> tuple[Path, dict[str, tuple[MemberRecord, ...]]]:
     with ShardWriter(tmp_path / "bundle.tar") as writer:
         for key, members in CLIPS.items():
             writer.write(key, members)
-    return tmp_path / "bundle.tar"
+    return tmp_path / "bundle.tar", writer.record.by_key()
 
 
-@pytest.mark.parametrize("keys", [[], ["a"], ["b", "c"], ["a", "b", "c"]])
-def test_read_bundle_gives_the_named_clips_in_file_order(bundle, keys):
-    assert list(read_bundle(bundle, keys)) == [(key, CLIPS[key]) for key in CLIPS if key in keys]
+def test_read_staged_clip_gives_the_bytes_that_were_staged(bundle):
+    path, members = bundle
+    assert {key: read_staged_clip(path, members[key]) for key in CLIPS} == CLIPS
 
 
-def test_read_bundle_missing_clip_raises_integrity_error(bundle):
-    with pytest.raises(IntegrityError, match="clip z"):
-        list(read_bundle(bundle, ["a", "z"]))
+def test_read_staged_clip_any_altered_byte_of_it_raises_integrity_error(bundle):
+    path, members = bundle
+    whole = path.read_bytes()
+    for member in members["a"]:
+        for position in (member.offset_bytes, member.offset_bytes + member.member_bytes - 1):
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+            with pytest.raises(IntegrityError, match=f"clip a of bundle .*{member.ext} must have the crc32"):
+                read_staged_clip(path, members["a"])
+            assert read_staged_clip(path, members["b"]) == CLIPS["b"]
 
 
-def test_read_bundle_cut_anywhere_before_the_end_mark_raises_integrity_error(bundle):
-    whole = bundle.read_bytes()
-    end = whole.rindex(b"{}") + 2
-    for cut in range(0, end, 97):
-        bundle.write_bytes(whole[:cut])
-        with pytest.raises(IntegrityError, match="bundle"):
-            list(read_bundle(bundle, list(CLIPS)))
+def test_read_staged_clip_cut_bundle_raises_integrity_error(bundle):
+    path, members = bundle
+    path.write_bytes(path.read_bytes()[: members["b"][0].offset_bytes + 1])
+    with pytest.raises(IntegrityError, match="got the first 1"):
+        read_staged_clip(path, members["b"])
 
 
-def test_read_bundle_no_file_raises_integrity_error(tmp_path):
-    with pytest.raises(IntegrityError, match="stage the source again"):
-        list(read_bundle(tmp_path / "none.tar", ["a"]))
+def test_read_staged_clip_no_bundle_raises_integrity_error(bundle, tmp_path):
+    with pytest.raises(IntegrityError, match="which is missing"):
+        read_staged_clip(tmp_path / "none.tar", bundle[1]["a"])

@@ -1,0 +1,63 @@
+"""What the commands of `avgen` print: results on stdout, what to know or do next on stderr."""
+
+import shlex
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from rich.text import Text
+
+from infra.telemetry import print_json, print_whole, stderr_console
+
+
+def warn_untrained(*weights: str) -> None:
+    """Say it before the work starts when any of the weights are random."""
+    if "untrained" in weights:
+        stderr_console().print(
+            "Embeddings come from UNTRAINED models and every row says so;"
+            " set embed.clip_weights and embed.clap_weights to train on them.",
+            style="yellow",
+        )
+
+
+def hint(*words: str, as_json: bool) -> None:
+    """Say what to do next, after what was printed on stdout."""
+    if not as_json:
+        sys.stdout.flush()
+        stderr_console().print(f"next: {shlex.join(words)}", markup=False)
+
+
+def print_funnel(funnel: Any, *, as_json: bool) -> None:
+    """What went in and what became of it."""
+    from pipeline.funnel_text import funnel_tables, funnel_tree, kept_line
+
+    if as_json:
+        print_json(funnel_tree(funnel))
+    else:
+        print_whole(*funnel_tables(funnel), kept_line(funnel))
+
+
+def print_dataset(summary: Any, *, as_json: bool) -> None:
+    """What a packed version holds, and where."""
+    if as_json:
+        print_json(asdict(summary))
+        return
+    verb = "packed" if summary.written else "is up to date"
+    text = (
+        f"{summary.name} v{summary.version} {verb}: {summary.num_samples} samples of {summary.num_sources}"
+        f" sources in {summary.num_shards} shards, {summary.num_bytes:,} bytes, {summary.duration_s:.0f} s"
+        f"\n{summary.folder}"
+    )
+    print_whole(Text(text))
+
+
+def print_training(result: dict[str, Any], *, as_json: bool) -> None:
+    """How far training got, and its last checkpoint."""
+    if as_json:
+        print_json(result)
+        return
+    text = (
+        f"trained {result['steps']} steps, loss {result['first_loss']:.4f} -> {result['last_loss']:.4f}"
+        f"\n{result['checkpoint']}"
+    )
+    print_whole(Text(text))

@@ -1,0 +1,86 @@
+"""What is listed, what is committed when, and what a wrong request says."""
+
+import threading
+
+import pytest
+
+from crawl.items import source_item
+from infra.errors import ConfigError, IntegrityError
+from infra.storage import exclusive
+from pipeline import ingest
+from pipeline.catalog import Catalog
+from pipeline.ingest import expand_sources, plan_ingest
+from pipeline.records import Failed, FinishedSource, SourceOutcome
+from pipeline.run_record import start_run
+from tests.crawl.web import make_clip, serve
+
+
+def finished(number: int) -> FinishedSource:
+    item = source_item(f"https://x/{number}", kind="web")
+    failed = Failed(subject_id=item.source_id, stage="fetch", code="gone", message="x")
+    return FinishedSource(outcome=SourceOutcome(item=item, failed=failed))
+
+
+def test_expand_sources_feed_that_failed_is_no_source_once_it_was_listed(tmp_path):
+    (tmp_path / "site").mkdir()
+    with serve(tmp_path / "site") as site:
+        plan = plan_ingest([site.url("/late.xml")], str(tmp_path / "root"), "demo", [])
+        assert expand(plan) == []
+        outcomes = "select stage, code from outcomes"
+        assert Catalog(plan.root).query(outcomes).to_pylist() == [{"stage": "expand", "code": "gone"}]
+        site.pages["/late.xml"] = site.pages["/feed.xml"]
+        urls = [item.url for item in expand(plan)]
+        assert urls == [site.url(f"/{name}.mp4") for name in ("clip", "other1", "other2")]
+    catalog = Catalog(plan.root)
+    assert catalog.query(outcomes).num_rows == 0
+    fetch = catalog.funnel(plan.recipe.recipe_id).stages[0]
+    assert (fetch.num_in, fetch.num_failed, fetch.num_pending) == (3, 0, 3)
+
+
+def expand(plan):
+    with exclusive(plan.root):
+        run = start_run(plan.root, "ingest", recipe_id=plan.recipe.recipe_id, settings_json="{}")
+        return expand_sources(plan, run)
+
+
+def test_batches_are_full_or_old_and_lose_nothing(monkeypatch):
+    monkeypatch.setattr(ingest, "_BATCH_SOURCES", 3)
+    sources = [finished(number) for number in range(8)]
+    batches = list(ingest._batches(iter(sources)))
+    assert [source for batch in batches for source in batch] == sources
+    assert max(len(batch) for batch in batches) == 3
+
+
+def test_batches_finished_source_does_not_wait_for_one_that_takes_long(monkeypatch):
+    monkeypatch.setattr(ingest, "_BATCH_S", 0.05)
+    go_on = threading.Event()
+
+    def sources():
+        yield finished(0)
+        assert go_on.wait(60)
+        yield finished(1)
+
+    batches = ingest._batches(sources())
+    assert next(batches) == [finished(0)]
+    go_on.set()
+    assert list(batches) == [[finished(1)]]
+
+
+def test_batches_error_is_raised_after_what_came_before(monkeypatch):
+    monkeypatch.setattr(ingest, "_BATCH_SOURCES", 1)
+
+    def sources():
+        yield finished(0)
+        raise IntegrityError("bytes are wrong")
+
+    batches = ingest._batches(sources())
+    assert next(batches) == [finished(0)]
+    with pytest.raises(IntegrityError, match="bytes are wrong"):
+        next(batches)
+
+
+@pytest.mark.parametrize("weights", ["nosuch/clip.pt", "clip.safetensors"])
+def test_plan_ingest_weights_that_are_no_file_raise_config_error(tmp_path, weights):
+    make_clip(tmp_path / "a.mp4")
+    with pytest.raises(ConfigError, match=r"embed\.clip_weights must be a file or a published name"):
+        plan_ingest([f"dir:{tmp_path}"], str(tmp_path / "root"), "demo", [f"embed.clip_weights={weights}"])
