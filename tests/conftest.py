@@ -1,6 +1,7 @@
 """Fixtures for every folder: nothing of a test's services is shared with the user's."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def _own_services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+    shutil.rmtree(settings["RAY_TMPDIR"], ignore_errors=True)
 
 
 def _short_folder() -> Path:

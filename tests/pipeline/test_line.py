@@ -90,7 +90,6 @@ def test_run_killed_and_run_again_equals_an_uninterrupted_run(sources, tmp_path)
     assert contents(killed) == contents(whole)
 
 
-@pytest.mark.slow  # Two starts of Ray and Prefect.
 def test_pack_gives_the_same_bytes_in_parallel_and_in_process(sources, tmp_path):
     ingest_in_process(f"dir:{sources}", tmp_path, "split.clip_s=4")
     packed = avgen("pack", "d", "--root", str(tmp_path), "--samples-per-shard", "2", "--num-cpus", "2")
