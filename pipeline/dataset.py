@@ -88,16 +88,15 @@ def build(request: DatasetRequest) -> DatasetSummary:
     A killed build leaves a version without a manifest, which the next build writes again, byte for byte, or one
     that the lake does not know of, which the next build records.
     """
-    Lake(
-        request.root
-    ).create()  # What a killed run had committed is in its journal, and is to be selected from.
+    # What a killed run had committed may still be in the journal, and is to be selected from.
+    Lake(request.root).create()
     selection = _select(request)
     run = start_run(
         request.root, "build-dataset", recipe_id=selection.recipe_id, settings_json=_settings_json(request)
     )
-    manifest, written = _manifest_of(request, selection)
-    _record_versions(request, run)
-    run.mark("done")
+    with run.marked_at_its_end():
+        manifest, written = _manifest_of(request, selection)
+        _record_versions(request, run)
     return DatasetSummary(
         name=manifest.name,
         version=manifest.version,

@@ -52,10 +52,10 @@ def ingest(
             recipe_id=plan.recipe.recipe_id,
             settings_json=plan.recipe.model_dump_json(),
         )
-        items = list_sources(plan, run)
-        if items:
-            curate(plan, run, items)
-        run.mark("done")
+        with run.marked_at_its_end():
+            items = list_sources(plan, run)
+            if items:
+                curate(plan, run, items)
     return summarise(plan.root, plan.recipe.recipe_id)
 
 

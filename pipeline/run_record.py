@@ -3,7 +3,8 @@
 import json
 import subprocess
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -11,7 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from infra.config import canonical_json
-from infra.errors import ConfigError
+from infra.errors import AvgenError, ConfigError
 from infra.storage import exclusive, fresh_folder, write_atomic
 from infra.telemetry import stderr_console
 from pipeline.lake import Lake
@@ -52,6 +53,16 @@ class Run:
     def mark(self, state: str) -> None:
         """Write a row of `runs`: `started`, `done`, `failed`. The caller holds the root."""
         self.commit({"runs": [self._row(state)]})
+
+    @contextmanager
+    def marked_at_its_end(self) -> Iterator[None]:
+        """Mark the run `done` after the block, or `failed` when it ends with one of our errors."""
+        try:
+            yield
+        except AvgenError:
+            self.mark("failed")
+            raise
+        self.mark("done")
 
     def mark_when_free(self, state: str) -> None:
         """`mark`, for a run that does not hold the root: waits until whoever does has ended."""

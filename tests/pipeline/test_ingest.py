@@ -84,3 +84,19 @@ def test_plan_ingest_weights_that_are_no_file_raise_config_error(tmp_path, weigh
     make_clip(tmp_path / "a.mp4")
     with pytest.raises(ConfigError, match=r"embed\.clip_weights must be a file or a published name"):
         plan_ingest([f"dir:{tmp_path}"], str(tmp_path / "root"), "demo", [f"embed.clip_weights={weights}"])
+
+
+def test_marked_at_its_end_says_how_a_run_ended(tmp_path):
+    with exclusive(tmp_path):
+        failing, done = (start_run(tmp_path, "ingest", recipe_id=name, settings_json="{}") for name in "ab")
+        with pytest.raises(IntegrityError), failing.marked_at_its_end():
+            raise IntegrityError("bytes are wrong")
+        with done.marked_at_its_end():
+            pass
+    states = Catalog(tmp_path).query(
+        "select recipe_id, list(state order by recorded_at) as s from runs group by 1"
+    )
+    assert {row["recipe_id"]: row["s"] for row in states.to_pylist()} == {
+        "a": ["started", "failed"],
+        "b": ["started", "done"],
+    }
