@@ -7,7 +7,7 @@ BENCH := @$(MAKE) --no-print-directory setup >&2 && $(BIN)/python -m tests.bench
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all test-gpu check smoke lock clean
-.PHONY: bench bench-media bench-pack bench-memory bench-line
+.PHONY: bench bench-media bench-cuts bench-pack bench-memory bench-line
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -42,10 +42,13 @@ check: setup ## format, lint and types
 
 smoke: demo ## the same as demo
 
-bench: bench-media bench-pack bench-memory bench-line ## every benchmark, one after the other: JSON lines on stdout
+bench: bench-media bench-cuts bench-pack bench-memory bench-line ## every benchmark, one after the other: JSON lines on stdout
 
 bench-media: ## CPU of curating a source against the bare ffmpeg transcode (needs the corpus)
 	$(BENCH).bench_media
+
+bench-cuts: ## precision and recall of the cut detector over real shots (needs the corpus)
+	$(BENCH).bench_cuts
 
 bench-pack: ## packing against tar and sha256sum
 	$(BENCH).bench_pack

@@ -25,10 +25,6 @@ __all__ = ["FetchConfig", "FetchedMedia", "Provenance", "fetch"]
 _EXT = re.compile(r"[a-z0-9]{1,5}")
 _UNKNOWN_EXT = "bin"
 _COPY_BYTES = 1024 * 1024
-# What `link` says where a copy is still possible: another filesystem, links not allowed, too many links.
-_NO_LINK_ERRNOS = frozenset(
-    {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,18 +137,15 @@ def _os_errors_named(url: str) -> Iterator[None]:
 
 
 def _store_local(path: Path, *, media_dir: Path, scratch: Path, max_bytes: int) -> _Stored:
-    """Hard link or copy of a local file in the store; the original is only read."""
+    """Copy of a local file in the store; the original is only read.
+
+    No hard link: whoever edits the original in place would edit what the store keeps under the old hash.
+    """
     before = _regular_file(path)
     if before.st_size > max_bytes:
         raise TooLarge(f"a source must have at most {max_bytes} bytes, got {before.st_size} ({path})")
     temporary = scratch / "media"
-    try:
-        os.link(path.resolve(), temporary)
-        sha256 = _sha256(temporary)
-    except OSError as err:
-        if err.errno not in _NO_LINK_ERRNOS:
-            raise
-        sha256 = _copy(path, temporary)
+    sha256 = _copy(path, temporary)
     after = path.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise StorageUnavailable(f"a file must not change while it is fetched, it did; try again ({path})")
@@ -164,7 +157,7 @@ def _regular_file(path: Path) -> os.stat_result:
         status = path.stat()
         with path.open("rb") if stat.S_ISREG(status.st_mode) else contextlib.nullcontext():
             pass
-    except (FileNotFoundError, NotADirectoryError) as err:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as err:  # ValueError: a NUL in the name
         raise Gone(f"a file must exist, there is none ({path})") from err
     except PermissionError as err:
         raise Private(f"a file must be readable, permission was denied ({path})") from err

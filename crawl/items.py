@@ -118,8 +118,17 @@ def canonical_url(url: str) -> str:
 
 
 def file_url(path: Path) -> str:
-    """The file address of a path, absolute, symbolic links resolved."""
-    return path.resolve().as_uri()
+    """The file address of a path, absolute, symbolic links resolved.
+
+    Raises:
+        BlockedByPolicy: the system cannot follow the path: a loop of links, a NUL in a name.
+    """
+    try:
+        return path.resolve().as_uri()
+    except (OSError, RuntimeError, ValueError) as err:
+        raise BlockedByPolicy(
+            f"a path must be one that the system can follow, got {str(path)!r}: {err}"
+        ) from err
 
 
 def local_path(url: str) -> Path:

@@ -44,8 +44,8 @@ def expand_list(spec: str, config: FetchConfig) -> Iterator[SourceItem | Unexpan
 
 
 def _source(row: _Row, folder: Path) -> SourceItem | UnexpandedSource:
-    url = row.url if _SCHEME.match(row.url) else file_url(folder / row.url)
     try:
+        url = row.url if _SCHEME.match(row.url) else file_url(folder / row.url)
         return source_item(url, kind="list", span_start_s=row.start_s, span_end_s=row.end_s)
     except BlockedByPolicy as err:
         item = refused_item(row.url, kind="list")
@@ -75,8 +75,11 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(_decoded(file, path))
         _require_url_column(reader.fieldnames or [], path)
-        for cells in reader:
-            yield _row(cells, f"{path}, line {reader.line_num}")
+        try:
+            for cells in reader:
+                yield _row(cells, f"{path}, line {reader.line_num}")
+        except csv.Error as err:
+            raise ConfigError(f"list: must be CSV, got {path}, line {reader.line_num}: {err}") from err
 
 
 def _parquet_rows(path: Path) -> Iterator[_Row]:
@@ -90,7 +93,7 @@ def _parquet_rows(path: Path) -> Iterator[_Row]:
             cells = (row for batch in file.iter_batches(columns=columns) for row in batch.to_pylist())
             for row_number, row in enumerate(cells, start=1):
                 yield _row(row, f"{path}, row {row_number}")
-    except pa.ArrowInvalid as err:
+    except (pa.ArrowException, OSError) as err:
         raise ConfigError(f"list: must name a readable Parquet file, got {path}: {err}") from err
 
 

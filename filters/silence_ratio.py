@@ -14,7 +14,7 @@ _FRAME_S = 0.05
 
 @register(
     name="silence_ratio",
-    version=1,
+    version=2,
     needs="audio",
     unit="ratio",
     keep=Bounds(max=0.5, strict=True),
@@ -23,20 +23,18 @@ _FRAME_S = 0.05
 def silence_ratio(audio: AudioSignal) -> float:
     """Share of `_FRAME_S` frames whose RMS is at most `_SILENCE_RMS` in every channel, in [0, 1].
 
-    0 dBFS is an RMS of 1.0 (a full-scale sine is -3 dBFS). The loudest channel of a frame counts, so a voice in
-    one of two channels is not silence. Frames do not overlap and a last partial one is left out. Hiss above
-    the threshold is sound here; `snr_db` is the judge of hiss.
+    The RMS is taken about the frame's own mean: a constant makes no sound, so an offset, as cheap sound cards
+    add, neither hides silence nor counts as sound. 0 dBFS is an RMS of 1.0 (a full-scale sine is -3 dBFS). The
+    loudest channel of a frame counts, so a voice in one of two channels is not silence. Frames do not overlap
+    and a last partial one is left out. Hiss above the threshold is sound here; `snr_db` is the judge of hiss.
 
     Raises:
         TooShort: less than one frame.
     """
-    import librosa
-
     frame_samples = max(round(_FRAME_S * audio.sample_rate_hz), 1)
-    num_samples = audio.audio_CT.shape[1]
+    num_channels, num_samples = audio.audio_CT.shape
     if num_samples < frame_samples:
         raise TooShort(f"silence_ratio must have at least {frame_samples} samples, got {num_samples}")
-    rms_C1N = librosa.feature.rms(
-        y=audio.audio_CT, frame_length=frame_samples, hop_length=frame_samples, center=False
-    )
-    return float(np.mean(rms_C1N.max(axis=(0, 1)) <= _SILENCE_RMS))
+    num_frames = num_samples // frame_samples
+    frames_CNT = audio.audio_CT[:, : num_frames * frame_samples].reshape(num_channels, num_frames, -1)
+    return float(np.mean(frames_CNT.std(axis=2).max(axis=0) <= _SILENCE_RMS))

@@ -2,14 +2,12 @@
 
 Shapes: T samples, F frames, M mel bins, Q frequency bins.
 
-The bank is computed here, not by librosa, whose import costs a rank 3 s at start; tests hold it against
-librosa and against the vocoder's own feature extractor.
+Tests hold them against the vocoder's own feature extractor.
 Source of every constant: transformers 5.23, SpeechT5FeatureExtractor defaults (the extractor of
 microsoft/speecht5_hifigan): Slaney mel scale and norm, magnitude spectrum, log10 with a floor.
 """
 
 import functools
-import math
 from fractions import Fraction
 
 import torch
@@ -29,35 +27,20 @@ MEL_FLOOR = 1e-10
 _LOG_MEL_MEAN = -2.0
 _LOG_MEL_STD = 1.2
 
-# Source: Slaney 1998, Auditory Toolbox, technical report 1998-010: linear to 1 kHz, logarithmic above.
-_HZ_A_LINEAR_MEL = 200.0 / 3
-_BREAK_HZ = 1000.0
-_BREAK_MEL = _BREAK_HZ / _HZ_A_LINEAR_MEL
-_LOG_STEP = math.log(6.4) / 27
-
-
-def _hz_to_mel(frequency_hz: float) -> float:
-    if frequency_hz < _BREAK_HZ:
-        return frequency_hz / _HZ_A_LINEAR_MEL
-    return _BREAK_MEL + math.log(frequency_hz / _BREAK_HZ) / _LOG_STEP
-
-
-def _mel_to_hz(mel: Tensor) -> Tensor:
-    above = _BREAK_HZ * torch.exp(_LOG_STEP * (mel - _BREAK_MEL))
-    return torch.where(mel < _BREAK_MEL, mel * _HZ_A_LINEAR_MEL, above)
-
 
 @functools.cache
 def mel_filters_MQ() -> Tensor:
     """Triangular filters of equal area over the frequency bins of the FFT, float32."""
-    low, high = _hz_to_mel(MIN_FREQUENCY_HZ), _hz_to_mel(MAX_FREQUENCY_HZ)
-    corner_hz = _mel_to_hz(torch.linspace(low, high, NUM_MEL_BINS + 2, dtype=torch.float64))
-    bin_hz_Q = torch.linspace(0, SAMPLE_RATE_HZ / 2, FFT_SAMPLES // 2 + 1, dtype=torch.float64)
-    left, centre, right = corner_hz[:-2, None], corner_hz[1:-1, None], corner_hz[2:, None]
-    rising_MQ = (bin_hz_Q - left) / (centre - left)
-    falling_MQ = (right - bin_hz_Q) / (right - centre)
-    triangles_MQ = torch.minimum(rising_MQ, falling_MQ).clamp(min=0)
-    return (triangles_MQ * 2 / (right - left)).float()
+    import librosa  # 3 s; only ranks that make spectrograms pay them.
+
+    bank_MQ = librosa.filters.mel(
+        sr=SAMPLE_RATE_HZ,
+        n_fft=FFT_SAMPLES,
+        n_mels=NUM_MEL_BINS,
+        fmin=MIN_FREQUENCY_HZ,
+        fmax=MAX_FREQUENCY_HZ,
+    )
+    return torch.from_numpy(bank_MQ)
 
 
 def log_mel_FM(audio_T: Tensor) -> Tensor:

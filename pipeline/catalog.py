@@ -152,18 +152,34 @@ class Catalog:
         return [row[0] for row in self._rows("select name from (show tables)")]
 
     def latest_recipe_id(self) -> str:
-        """The recipe of the most recent ingest run.
+        """The recipe of the most recent ingest run that came to its end, or else of one that did not.
 
         Raises:
             ConfigError: nothing was ingested yet.
         """
-        sql = "select recipe_id from runs where command = 'ingest' order by recorded_at desc limit 1"
+        sql = """select recipe_id from runs where command = 'ingest'
+                 order by state = 'done' desc, recorded_at desc limit 1"""
         rows = self._rows(sql)
         if not rows:
             raise ConfigError(
                 "a root must hold at least one ingest run, this one has none; run `avgen run` first"
             )
         return rows[0][0]
+
+    def meant_recipe_id(self, recipe_id: str | None) -> str:
+        """The recipe that is named, or else the latest.
+
+        Raises:
+            ConfigError: no run had it, or nothing was ingested yet.
+        """
+        if recipe_id is None:
+            return self.latest_recipe_id()
+        known = [row[0] for row in self._rows("select distinct recipe_id from runs where command = 'ingest'")]
+        if recipe_id not in known:
+            raise ConfigError(
+                f"--recipe-id must be that of an ingest run, got {recipe_id}; known: {', '.join(known)}"
+            )
+        return recipe_id
 
     def finished_source_ids(self, recipe_id: str) -> set[str]:
         """Sources that need no more work under a recipe."""
@@ -174,6 +190,16 @@ class Catalog:
     def unlisted_source_ids(self) -> set[str]:
         """Sources that failed when they were to be listed, and were not listed since."""
         return {row[0] for row in self._rows("select source_id from outcomes where stage = 'expand'")}
+
+    def dropped_media_keys(self) -> list[str]:
+        """Files of the store that no run which keeps its sources has fetched."""
+        rows = self._rows(
+            """select media_key from fetches join (
+                   select run_id, bool_or((recipe_json->>'$.media.keep_sources')::bool) as keeps
+                   from runs where command = 'ingest' group by 1
+               ) using (run_id) group by 1 having not bool_or(keeps) order by 1"""
+        )
+        return [row[0] for row in rows]
 
     def known_source_ids(self) -> set[str]:
         """Every source that was ever put in."""

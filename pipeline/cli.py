@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from infra.errors import AvgenError, ConfigError
+from infra.storage import open_root
 from infra.telemetry import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -37,6 +38,7 @@ from pipeline.cli_options import (
     NumCpus,
     Overrides,
     PerShard,
+    RecipeId,
     RecipeName,
     Root,
     Seed,
@@ -150,6 +152,7 @@ def pack(
     where: Where = "true",
     samples_per_shard: PerShard = 1000,
     seed: Seed = 0,
+    recipe_id: RecipeId = None,
     num_cpus: NumCpus = None,
     as_json: AsJson = False,
 ) -> None:
@@ -159,12 +162,13 @@ def pack(
     """
     from pipeline.dataset import plan_dataset
 
-    plan_dataset(name, root, where=where, samples_per_shard=samples_per_shard, seed=seed)
+    options = (where, samples_per_shard, seed, recipe_id)
+    plan_dataset(name, root, *options)
     _prepare_services()
     _start_ray(num_cpus)
     from pipeline.flow import build_dataset
 
-    summary = build_dataset(name, root, where, samples_per_shard, seed, num_cpus)
+    summary = build_dataset(name, root, *options, num_cpus)
     print_dataset(summary, as_json=as_json)
     hint("avgen", "train", "--dataset", name, "--root", root, as_json=as_json)
 
@@ -237,16 +241,41 @@ def nightly(
 
 
 @app.command(
+    epilog=examples("verify mine --root data", "verify mine@1 --root data"),
+    short_help="Check every byte of a dataset.",
+)
+def verify(
+    dataset: Annotated[
+        str, typer.Argument(metavar="NAME[@V]", help="NAME for its latest version, or NAME@2.")
+    ],
+    root: Root,
+) -> None:
+    """Check a dataset: every file and sample against the manifest, and that webdataset reads the same from it.
+
+    Prints a line for each thing that does not hold, and ends with status 1 then.
+    """
+    from pipeline.train_job import find_dataset
+    from shards.reader import verify_dataset
+
+    dataset_dir = find_dataset(dataset, open_root(root, create=False))
+    problems = verify_dataset(dataset_dir)
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise typer.Exit(EXIT_FAILED)
+    print(f"{dataset_dir} holds what its manifest says")
+
+
+@app.command(
     epilog=examples("status --root data", "status --root data --json"),
     short_help="What became of everything put in.",
 )
-def status(root: Root, as_json: AsJson = False) -> None:
-    """Print the funnel of the latest recipe: at each stage what went in, and what was kept, rejected, failed."""
-    from infra.storage import open_root
+def status(root: Root, recipe_id: RecipeId = None, as_json: AsJson = False) -> None:
+    """Print the funnel of a recipe: at each stage what went in, and what was kept, rejected, failed."""
     from pipeline.catalog import Catalog
 
     catalog = Catalog(open_root(root, create=False))
-    print_funnel(catalog.funnel(catalog.latest_recipe_id()), as_json=as_json)
+    print_funnel(catalog.funnel(catalog.meant_recipe_id(recipe_id)), as_json=as_json)
 
 
 @app.command(
@@ -265,7 +294,6 @@ def sql(
     """Query the lake: a view for every table (sources, clips, failures, runs, ...), and outcomes: what became of
     every source. 'show tables' lists them, 'describe clips' lists the columns of one.
     """
-    from infra.storage import open_root
     from pipeline.catalog import Catalog
     from pipeline.sql_text import csv_chunks, json_chunks, result_table
 

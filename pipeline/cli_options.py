@@ -44,6 +44,14 @@ Overrides = Annotated[
         help="Override a setting of the recipe, as in filters.snr_db.min=12. May be repeated.",
     ),
 ]
+RecipeId = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe-id",
+        metavar="ID",
+        help="Whose clips are meant, as in the column recipe_id; the latest finished run's when not given.",
+    ),
+]
 TrainOverrides = Annotated[
     list[str] | None,
     typer.Option(

@@ -39,6 +39,7 @@ class DatasetRequest:
 
     name: str
     root: Path
+    recipe_id: str
     where: str
     samples_per_shard: int
     seed: int
@@ -65,8 +66,13 @@ class DatasetSummary:
     """False when the latest version already was what was asked for."""
 
 
-def plan_dataset(name: str, root: str, *, where: str, samples_per_shard: int, seed: int) -> DatasetRequest:
+def plan_dataset(
+    name: str, root: str, where: str, samples_per_shard: int, seed: int, recipe_id: str | None
+) -> DatasetRequest:
     """Check a request before anything is started.
+
+    Args:
+        recipe_id: whose clips are meant; those of the latest finished run when not given.
 
     Raises:
         ConfigError: a bad name, an empty root, a condition that is not SQL or that selects nothing.
@@ -76,7 +82,12 @@ def plan_dataset(name: str, root: str, *, where: str, samples_per_shard: int, se
         raise ConfigError(f"--samples-per-shard must be at least 1, got {samples_per_shard}")
     path = open_root(root, create=False)
     request = DatasetRequest(
-        name=name, root=path, where=where, samples_per_shard=samples_per_shard, seed=seed
+        name=name,
+        root=path,
+        recipe_id=Catalog(path).meant_recipe_id(recipe_id),
+        where=where,
+        samples_per_shard=samples_per_shard,
+        seed=seed,
     )
     _select(request)
     return request
@@ -111,8 +122,7 @@ def build(request: DatasetRequest) -> DatasetSummary:
 
 
 def _select(request: DatasetRequest) -> Selection:
-    catalog = Catalog(request.root)
-    return select_clips(catalog, recipe_id=catalog.latest_recipe_id(), where=request.where)
+    return select_clips(Catalog(request.root), recipe_id=request.recipe_id, where=request.where)
 
 
 def _manifest_of(request: DatasetRequest, selection: Selection) -> tuple[Manifest, bool]:

@@ -1,6 +1,6 @@
 """The dataset's recipe as Prefect flows, top to bottom: ingest, build-dataset, train, nightly.
 
-Prefect owns order, parameters, retries, schedules and what people see in its UI; Ray owns execution.
+Prefect owns order, parameters and what people see in its UI; Ray owns execution.
 """
 
 import subprocess
@@ -20,7 +20,7 @@ from infra.telemetry import EXIT_USAGE, progress
 from pipeline.catalog import Catalog, Funnel, require_complete
 from pipeline.dataset import DatasetRequest, DatasetSummary, build, plan_dataset
 from pipeline.funnel_text import funnel_markdown, funnel_rows
-from pipeline.ingest import IngestPlan, commit_sources, expand_sources, plan_ingest
+from pipeline.ingest import IngestPlan, commit_sources, drop_sources, expand_sources, plan_ingest
 from pipeline.lake import Lake
 from pipeline.pack_dataset import check_dataset_name
 from pipeline.ray_adapter import ingest_sources, ray_session
@@ -56,6 +56,8 @@ def ingest(
             items = list_sources(plan, run)
             if items:
                 curate(plan, run, items)
+            if not plan.recipe.media.keep_sources:
+                drop_sources(plan.root)
     return summarise(plan.root, plan.recipe.recipe_id)
 
 
@@ -90,10 +92,11 @@ def build_dataset(
     where: str = "true",
     samples_per_shard: int = 1000,
     seed: int = 0,
+    recipe_id: str | None = None,
     num_cpus: int | None = None,
 ) -> DatasetSummary:
     """Kept clips -> `datasets/<name>/v<k>`: shards, index, manifest."""
-    request = plan_dataset(name, root, where=where, samples_per_shard=samples_per_shard, seed=seed)
+    request = plan_dataset(name, root, where, samples_per_shard, seed, recipe_id)
     with exclusive(request.root), ray_session(num_cpus=num_cpus):
         return write_shards(request)
 
@@ -144,7 +147,7 @@ def nightly(
     plan_nightly(sources, root, dataset, recipe=recipe, overrides=overrides, where=where)
     with ray_session(num_cpus=num_cpus):
         funnel = ingest(sources, root, recipe, overrides, num_cpus)
-        summary = build_dataset(dataset, root, where, samples_per_shard, seed, num_cpus)
+        summary = build_dataset(dataset, root, where, samples_per_shard, seed, funnel.recipe_id, num_cpus)
     trained = train(f"{summary.name}@{summary.version}", root, train_recipe)
     return {"funnel": funnel, "dataset": summary, "training": trained}
 

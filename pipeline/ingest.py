@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from crawl.items import SourceItem, UnexpandedSource
+from crawl.items import SourceItem, UnexpandedSource, local_path
 from crawl.sources import expand, seed_item
 from infra.errors import ConfigError, IntegrityError
 from infra.storage import open_root, remove_files
@@ -62,7 +62,12 @@ def _check_weights_files(embed: EmbedConfig) -> None:
 def expand_sources(plan: IngestPlan, run: Run) -> list[SourceItem]:
     """List the sources, record those that are new, and return those that still need work."""
     recipe_id = plan.recipe.recipe_id
-    found = [source for spec in plan.specs for source in expand(spec, config=plan.recipe.fetch)]
+    found = [
+        source
+        for spec in plan.specs
+        for source in expand(spec, config=plan.recipe.fetch)
+        if not _is_own_file(source, plan.root)
+    ]
     items = {source.source_id: source for source in found if isinstance(source, SourceItem)}
     unexpanded = {source.item.source_id: source for source in found if isinstance(source, UnexpandedSource)}
     seed_ids = {seed.source_id for spec in plan.specs if (seed := seed_item(spec)) is not None}
@@ -92,6 +97,15 @@ def expand_sources(plan: IngestPlan, run: Run) -> list[SourceItem]:
     return [item for source_id, item in items.items() if source_id not in finished]
 
 
+def _is_own_file(source: SourceItem | UnexpandedSource, root: Path) -> bool:
+    """Whether a walk met what this root wrote itself: it may lie below the folder that is walked."""
+    return (
+        isinstance(source, SourceItem)
+        and source.kind == "dir"
+        and local_path(source.url).is_relative_to(root.resolve())
+    )
+
+
 def commit_sources(
     items: Sequence[SourceItem],
     finished: Iterable[FinishedSource],
@@ -106,7 +120,6 @@ def commit_sources(
     """
     num_done = 0
     open_ids = {item.source_id for item in items}
-    media_keys: set[str] = set()
     counts = {"kept": 0, "rejected": 0, "failed": 0}
     for batch in _batches(finished):
         now = datetime.now(UTC)
@@ -117,16 +130,19 @@ def commit_sources(
         for source in batch:
             counts[_ending(source)] += 1
             open_ids.discard(source.outcome.item.source_id)
-            if source.outcome.fetched:
-                media_keys.add(source.outcome.fetched.media_key)
         advance(num_done, ", ".join(f"{number} {ending}" for ending, number in counts.items()))
     if open_ids:
         raise IntegrityError(
             f"every source must end, {len(open_ids)} did not, first {min(open_ids)}; run the command again"
         )
-    if not recipe.media.keep_sources:
-        # Only now: two sources may share one file, and each needs it until it has ended.
-        remove_files(run.root / key for key in media_keys)
+
+
+def drop_sources(root: Path) -> None:
+    """Delete the media that only runs with `media.keep_sources = false` fetched, also those of killed runs.
+
+    Only at the end of a run: two sources may share one file, and each needs it until it has ended.
+    """
+    remove_files(root / key for key in Catalog(root).dropped_media_keys())
 
 
 def _batches(finished: Iterable[FinishedSource]) -> Iterator[list[FinishedSource]]:

@@ -108,7 +108,7 @@ def start_ray_beside(num_cpus: int | None) -> None:
     """Begin to connect in a thread, so that Prefect starts meanwhile; Ray ends with the process then."""
 
     def hold() -> None:
-        with suppress(ConfigError):  # Who needs the connection tries again and says why.
+        with suppress(Exception):  # Whoever needs the connection tries again and says why it fails.
             _connect(num_cpus)
         # The kernel ends a local Ray with the thread that started it (PR_SET_PDEATHSIG), so this one stays.
         threading.Event().wait()
@@ -126,6 +126,7 @@ def _connect(num_cpus: int | None) -> bool:
         remote = os.environ.get("RAY_ADDRESS")
         try:
             ray.init(
+                address=remote or "local",
                 num_cpus=None if remote else num_cpus,
                 include_dashboard=False,
                 log_to_driver=False,

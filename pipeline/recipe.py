@@ -134,7 +134,10 @@ class Recipe(Config):
 
     @cached_property
     def recipe_id(self) -> str:
-        """12 hex digits that change whenever a clip's bytes, scores or verdict could."""
+        """12 hex digits that change whenever the same media file could give other bytes, scores or verdicts.
+
+        Not part of it: which file is fetched of a source, and what children may take. Weights count by their name.
+        """
         versions = {spec.name: spec.version for spec in all_filters()}
         bounds = {name: _bounds_text(bound) for name, bound in self.bounds.items()}
         identity = _Identity(

@@ -1,6 +1,7 @@
 """A run: its id, what it ran with, and its commits to the lake."""
 
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from infra.storage import exclusive, fresh_folder, write_atomic
 from infra.telemetry import stderr_console
 from pipeline.lake import Lake
 from pipeline.lake_rows import Row
+from shards.writer import remove_leftovers
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _FACTS = "run.json"
@@ -63,6 +65,7 @@ class Run:
             self.mark("failed")
             raise
         self.mark("done")
+        shutil.rmtree(self.work_dir)
 
     def mark_when_free(self, state: str) -> None:
         """`mark`, for a run that does not hold the root: waits until whoever does has ended."""
@@ -104,6 +107,8 @@ def start_run(root: Path, command: str, *, recipe_id: str, settings_json: str) -
     stamp = datetime.now(UTC).strftime("%Y%m%dt%H%M%S")
     run_id = f"{stamp}-{uuid4().hex[:6]}"
     fresh_folder(root / "tmp")
+    for folder in (root / "staged").glob("*"):
+        remove_leftovers(folder)
     lake = Lake(root)
     lake.create()
     run = Run(

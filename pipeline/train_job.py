@@ -70,26 +70,38 @@ def plan_training(dataset: str, root: str, *, recipe: str, overrides: Sequence[s
         ConfigError: there is no such dataset or version.
     """
     path = open_root(root, create=False)
+    return TrainRequest(
+        root=path, dataset_dir=find_dataset(dataset, path), recipe=recipe, overrides=tuple(overrides)
+    )
+
+
+def find_dataset(dataset: str, root: Path) -> Path:
+    """The folder of a finished version.
+
+    Args:
+        dataset: `NAME` for the latest version, or `NAME@2`.
+
+    Raises:
+        ConfigError: there is no such dataset or version.
+    """
     match = _DATASET.fullmatch(dataset)
     if match is None:
-        raise ConfigError(f"--dataset must be NAME or NAME@VERSION, got {dataset!r}")
+        raise ConfigError(f"a dataset must be NAME or NAME@VERSION, got {dataset!r}")
     check_dataset_name(match["name"])
-    versions_dir = path / "datasets" / match["name"]
+    versions_dir = root / "datasets" / match["name"]
     finished = finished_versions(versions_dir)
     version = int(match["version"] or max(finished, default=0))
     if version not in finished:
         known = [
             f"{folder.name}@{number}"
-            for folder in sorted(path.glob("datasets/*"))
+            for folder in sorted(root.glob("datasets/*"))
             for number in finished_versions(folder)
         ]
         raise ConfigError(
-            f"--dataset must name a finished dataset, got {dataset};"
+            f"a finished dataset must be named, got {dataset};"
             f" there is {', '.join(known) or 'none: run `avgen pack` first'}"
         )
-    return TrainRequest(
-        root=path, dataset_dir=versions_dir / f"v{version}", recipe=recipe, overrides=tuple(overrides)
-    )
+    return versions_dir / f"v{version}"
 
 
 @contextmanager

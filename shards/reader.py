@@ -180,14 +180,17 @@ def _open_shard(dataset_dir: Path, shard: ShardRecord) -> io.BufferedIOBase:
     try:
         stream = _open(dataset_dir / shard.name)
     except FileNotFoundError as err:
-        raise IntegrityError(f"{shard.name} must be in {dataset_dir}; run `avgen repair`") from err
+        raise IntegrityError(
+            f"{shard.name} must be in {dataset_dir}; remove the version and pack again"
+        ) from err
     size_bytes = stream.seek(0, io.SEEK_END)
     if size_bytes != shard.shard_bytes:
         stream.close()
         cut = [m.key for m in shard.members if m.offset_bytes + m.member_bytes > size_bytes]
         extent = f"cut from sample {cut[0]} on" if cut else "no sample is cut"
         raise IntegrityError(
-            f"{shard.name} must have {shard.shard_bytes} bytes, got {size_bytes} ({extent}); `avgen repair`"
+            f"{shard.name} must have {shard.shard_bytes} bytes, got {size_bytes} ({extent});"
+            " remove the version and pack again"
         )
     return stream
 

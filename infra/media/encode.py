@@ -1,10 +1,13 @@
 """One ffmpeg child turns a clip's frames and samples into an mp4 and a flac, the same bytes every time."""
 
+import os
+import selectors
 import subprocess
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
 
 import ffmpeg
 import numpy as np
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 
 from infra.errors import MediaTimeout
 from infra.media.child import end_child, error_of_end, spawn
+from infra.media.pipes import widen_pipe
 from infra.units import BYTES_PER_MIB
 
 _MEMORY_LIMIT_BYTES = 2048 * BYTES_PER_MIB
@@ -66,6 +70,7 @@ def encode_clip(
 
 
 def _run(command: list[str], i420_NB: NDArray[np.uint8], *, time_limit_s: float) -> None:
+    deadline_s = time.monotonic() + time_limit_s
     process = spawn(
         command,
         stdin=subprocess.PIPE,
@@ -75,9 +80,10 @@ def _run(command: list[str], i420_NB: NDArray[np.uint8], *, time_limit_s: float)
         max_bytes=_MEMORY_LIMIT_BYTES,
     )
     try:
-        frames = cast(bytes, np.ascontiguousarray(i420_NB).data.cast("B"))  # Any buffer will do.
-        _, stderr = process.communicate(frames, timeout=time_limit_s)
-    except subprocess.TimeoutExpired as err:
+        assert process.stdin is not None
+        _feed(process.stdin.fileno(), np.ascontiguousarray(i420_NB).data.cast("B"), deadline_s)
+        _, stderr = process.communicate(timeout=deadline_s - time.monotonic())
+    except (subprocess.TimeoutExpired, TimeoutError) as err:
         raise MediaTimeout(f"encoding a clip must end within {time_limit_s:g} s, it did not") from err
     finally:
         end_child(process)
@@ -85,9 +91,28 @@ def _run(command: list[str], i420_NB: NDArray[np.uint8], *, time_limit_s: float)
         raise error_of_end(process.returncode, stderr, "encoding a clip")
 
 
+def _feed(fd: int, left: memoryview, deadline_s: float) -> None:
+    """Write everything into a pipe, as much at a time as it takes; `Popen.communicate` writes 4 KiB at a time.
+
+    A reader that has gone is no error here: its exit status says why.
+
+    Raises:
+        TimeoutError: the monotonic clock passed `deadline_s`.
+    """
+    os.set_blocking(fd, False)
+    widen_pipe(fd)
+    with selectors.DefaultSelector() as selector, suppress(BrokenPipeError):
+        selector.register(fd, selectors.EVENT_WRITE)
+        while left:
+            if not selector.select(max(0, deadline_s - time.monotonic())):
+                raise TimeoutError
+            left = left[os.write(fd, left) :]
+
+
 def _encode_command(paths: dict[str, Path], plan: EncodePlan, *, binary: Path) -> list[str]:
     frames = ffmpeg.input(
         "pipe:0",
+        blocksize=BYTES_PER_MIB,  # Fewer, larger reads.
         format="rawvideo",
         pix_fmt="yuv420p",
         s=f"{plan.side_px}x{plan.side_px}",

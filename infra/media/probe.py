@@ -16,7 +16,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
-from infra.errors import ChildKilled, MediaError, MediaTimeout, MediaTooLarge, MissingStream, Undecodable
+from infra.errors import (
+    ChildKilled,
+    MediaError,
+    MediaTimeout,
+    MediaTooLarge,
+    MissingStream,
+    Truncated,
+    Undecodable,
+)
 from infra.media.child import end_child, error_of_end, spawn
 from infra.units import BYTES_PER_MIB
 
@@ -27,6 +35,8 @@ class Probe:
 
     duration_s: float
     """Container duration; 0.0 when the header does not say."""
+    is_indexed: bool
+    """Whether the container finds the key frame before a time, so that reading can start there."""
     width_px: int
     """Display width: rotation and sample aspect ratio applied."""
     height_px: int
@@ -37,6 +47,10 @@ class Probe:
     pixel_format: str
     color_matrix_known: bool
     """Whether the stream says how its YCbCr relates to RGB."""
+    is_hdr: bool
+    """Whether its transfer is PQ or HLG."""
+    is_interlaced: bool
+    """Whether its first frame says that it is made of two fields."""
     video_stream_index: int
     has_audio: bool
     sample_rate_hz: int
@@ -50,7 +64,9 @@ class Probe:
 
 
 _START_LIMIT_S = 60.0  # For Python and PyAV to start on a busy machine.
-_ERRORS: dict[str, type[MediaError]] = {cls.code: cls for cls in (Undecodable, MissingStream, MediaTooLarge)}
+_ERRORS: dict[str, type[MediaError]] = {
+    cls.code: cls for cls in (Undecodable, Truncated, MissingStream, MediaTooLarge)
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +89,7 @@ class Prober:
 
         Raises:
             Undecodable: no accepted container, or its first video frame does not decode.
+            Truncated: the file is far too small for the duration that its header states.
             MissingStream: no video stream.
             MediaTooLarge: the header needs more memory than the child gets, or states an impossible size.
             MediaTimeout: no answer within the time limit.

@@ -8,11 +8,15 @@ from typing import Any
 import av
 from av.container import InputContainer
 
-from infra.errors import MediaTooLarge, MissingStream, Undecodable
+from infra.errors import MediaTooLarge, MissingStream, Truncated, Undecodable
 from infra.media.child import FORMAT_WHITELIST, PROTOCOL_WHITELIST
 
 _OPTIONS = {"protocol_whitelist": PROTOCOL_WHITELIST, "format_whitelist": FORMAT_WHITELIST}
 _MAX_SIDE_PX = 65_535  # No picture is larger; a header that says so is broken or hostile.
+# The others are searched by time stamp, and the search may end after the key frame that a span needs.
+_INDEXED_FORMATS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
+_MIN_BYTES_PER_S = 50  # Assumption, not measured: a frame and a packet of silence alone take a few hundred.
+_HDR_TRANSFERS = {16, 18}  # AVCOL_TRC_SMPTE2084, AVCOL_TRC_ARIB_STD_B67, ffmpeg libavutil/pixfmt.h
 _UNSPECIFIED_MATRIX = 2  # AVCOL_SPC_UNSPECIFIED, ffmpeg libavutil/pixfmt.h
 
 
@@ -21,7 +25,7 @@ def describe(path: str) -> dict[str, Any]:
     try:
         with av.open(f"file:{path}", container_options=_OPTIONS, metadata_errors="ignore") as container:
             return _facts(container)
-    except (MissingStream, MediaTooLarge) as err:
+    except (MissingStream, MediaTooLarge, Truncated) as err:
         return {"code": err.code, "message": str(err)}
     except MemoryError as err:
         return {"code": MediaTooLarge.code, "message": f"the header must fit in memory, got {_reason(err)}"}
@@ -45,17 +49,24 @@ def _facts(container: InputContainer) -> dict[str, Any]:
     matrix = video.codec_context.colorspace
     rate = video.average_rate or video.guessed_rate or Fraction(0)
     pixel_format = video.codec_context.pix_fmt or "unknown"
-    width_px, height_px = _display_size(container, video)
+    video.thread_type = "NONE"
+    frame = next(container.decode(video))  # Rotation, fields and often the transfer are told by frames alone.
+    width_px, height_px = _display_size(frame, video)
     # Matroska's duration counts from zero, not from the first frame. Source: RFC 9559, section 5.1.2.
     late = max(0, container.start_time or 0) if "matroska" in container.format.name else 0
+    duration_s = max(0, (container.duration or 0) - late) / av.time_base
+    _require_bytes_for(duration_s, container.size)
     return {
-        "duration_s": max(0, (container.duration or 0) - late) / av.time_base,
+        "is_indexed": container.format.name in _INDEXED_FORMATS,
+        "duration_s": duration_s,
         "width_px": width_px,
         "height_px": height_px,
         "frame_rate_fps": (rate.numerator, rate.denominator),
         "video_codec": video.codec_context.name,
         "pixel_format": pixel_format,
         "color_matrix_known": matrix is not None and int(matrix) != _UNSPECIFIED_MATRIX,
+        "is_hdr": int(frame.color_trc) in _HDR_TRANSFERS,
+        "is_interlaced": frame.interlaced_frame,
         "video_stream_index": video.index,
         "has_audio": audio is not None,
         "sample_rate_hz": audio.codec_context.sample_rate if audio else 0,
@@ -65,13 +76,16 @@ def _facts(container: InputContainer) -> dict[str, Any]:
     }
 
 
-def _display_size(container: InputContainer, video: av.VideoStream) -> tuple[int, int]:
-    """Width and height as shown: sample aspect ratio stretches the width, then rotation may swap them.
+def _require_bytes_for(duration_s: float, num_bytes: int) -> None:
+    if num_bytes < _MIN_BYTES_PER_S * duration_s:
+        raise Truncated(
+            f"a file must hold at least {_MIN_BYTES_PER_S} bytes for each second that its header states,"
+            f" got {num_bytes} bytes for {duration_s:.0f} s"
+        )
 
-    The rotation is side data of frames, so the first one is decoded.
-    """
-    video.thread_type = "NONE"
-    frame = next(container.decode(video))
+
+def _display_size(frame: av.VideoFrame, video: av.VideoStream) -> tuple[int, int]:
+    """Width and height as shown: sample aspect ratio stretches the width, then rotation may swap them."""
     aspect = video.sample_aspect_ratio or Fraction(1)
     width_px, height_px = max(1, round(frame.width * aspect)), frame.height
     if max(width_px, height_px) > _MAX_SIDE_PX:

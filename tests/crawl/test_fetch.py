@@ -263,7 +263,7 @@ def _is_running(pid: int) -> bool:
 @pytest.mark.parametrize(
     "name", ["-i.mp4", "a b.MKV", "ü 100%.webm", "%41.mp4", "q?x=1#y.mp4", "$HOME ~.mp4"]
 )
-def test_fetch_local_file_is_linked_and_the_original_is_untouched(name: str, tmp_path: Path) -> None:
+def test_fetch_local_file_is_copied_and_neither_changes_with_the_other(name: str, tmp_path: Path) -> None:
     original = tmp_path / "in" / name
     original.parent.mkdir()
     original.write_bytes(b"some bytes")
@@ -272,9 +272,10 @@ def test_fetch_local_file_is_linked_and_the_original_is_untouched(name: str, tmp
     stored = tmp_path / media.media_key
     assert media.sha256 == hashlib.sha256(b"some bytes").hexdigest()
     assert stored.suffix == original.suffix.lower()
-    assert stored.stat().st_ino == before.st_ino
     assert (original.stat().st_mtime_ns, original.read_bytes()) == (before.st_mtime_ns, b"some bytes")
     assert (media.provenance.title, media.provenance.extractor) == (original.stem, "file")
+    original.write_bytes(b"other bytes")
+    assert stored.read_bytes() == b"some bytes"
 
 
 def test_fetch_local_file_on_another_filesystem_is_copied(tmp_path: Path) -> None:

@@ -193,3 +193,29 @@ def test_expand_web_connection_refused_is_network() -> None:
     (failure,) = expand("http://127.0.0.1:1/feed.xml")
     assert isinstance(failure, UnexpandedSource)
     assert failure.code == "network"
+
+
+def test_expand_list_row_that_cannot_be_followed_is_a_record(tmp_path):
+    (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
+    rows = tmp_path / "rows.txt"
+    rows.write_text("loop.mp4\na\0b.mp4\nhttps://example.org/c.mp4\n")
+    loop, nul, video = expand(f"list:{rows}")
+    assert [found.code for found in (loop, nul)] == ["blocked_by_policy"] * 2
+    assert video.url == "https://example.org/c.mp4"
+
+
+def test_expand_list_csv_cell_beyond_all_bounds_raises_config_error(tmp_path):
+    rows = tmp_path / "rows.csv"
+    rows.write_text(f"url\n{'x' * 200_000}\n")
+    with pytest.raises(ConfigError, match="must be CSV"):
+        list(expand(f"list:{rows}"))
+
+
+def test_expand_list_parquet_with_a_damaged_page_raises_config_error(tmp_path):
+    rows = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"url": [f"https://example.org/{n}" for n in range(5000)]}), rows)
+    data = bytearray(rows.read_bytes())
+    data[4:400] = b"\xff" * 396
+    rows.write_bytes(data)
+    with pytest.raises(ConfigError, match="readable Parquet"):
+        list(expand(f"list:{rows}"))

@@ -1,10 +1,13 @@
 """Sounds with a known answer. Mono float64 waves; `as_signal` makes the record that filters take."""
 
+import subprocess
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
+from scipy.signal import fftconvolve, lfilter
 
 from filters.signals import AudioSignal
+from infra.media.child import find_ffmpeg
 
 Wave = NDArray[np.float64]
 SAMPLE_RATE_HZ = 48000
@@ -92,6 +95,65 @@ def music_like(
                 room += decay * np.sin(2 * np.pi * pitch_hz * harmonic * seconds + rng.uniform(0, 6))
         room += rng.standard_normal(len(room)) * np.exp(-seconds / 0.01)
     return wave / np.abs(wave).max()
+
+
+def event_like(duration_s: float, *, seed: int, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Wave:
+    """Knocks: a burst and four ringing partials, one to two a second; peak 1."""
+    rng = np.random.default_rng(seed)
+    wave = silence(duration_s, sample_rate_hz)
+    onset_s = rng.uniform(0, 0.5)
+    while onset_s < duration_s:
+        room = wave[round(onset_s * sample_rate_hz) :][:sample_rate_hz]
+        seconds = np.arange(len(room)) / sample_rate_hz
+        sound = rng.standard_normal(len(room)) * np.exp(-seconds / 0.02)
+        for partial, frequency_hz in enumerate(rng.uniform(150, 3000, 4), 1):
+            sound += np.exp(-seconds * partial / 0.1) * np.sin(2 * np.pi * frequency_hz * seconds)
+        room += rng.uniform(0.3, 1) * sound * np.minimum(seconds / 0.002, 1)
+        onset_s += rng.uniform(0.4, 1.2)
+    return wave / np.abs(wave).max()
+
+
+def babble(num_voices: int, duration_s: float, *, seed: int, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Wave:
+    """Voices at once, equally loud; peak 1."""
+    wave = sum(
+        speech_like(duration_s, seed=100 * seed + voice, sample_rate_hz=sample_rate_hz)
+        for voice in range(num_voices)
+    )
+    return wave / np.abs(wave).max()
+
+
+def applause(claps_per_s: int, duration_s: float, *, seed: int, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Wave:
+    """Bursts of noise that decay within 10 ms, at random times; peak 1."""
+    rng = np.random.default_rng(seed)
+    wave = silence(duration_s, sample_rate_hz)
+    onsets = rng.integers(0, len(wave), round(claps_per_s * duration_s))
+    np.add.at(wave, onsets, rng.uniform(0.3, 1, len(onsets)))
+    clap_samples = sample_rate_hz // 100
+    clap = rng.standard_normal(clap_samples) * np.exp(-4 * np.arange(clap_samples) / clap_samples)
+    wave = fftconvolve(wave, clap)[: len(wave)]
+    return wave / np.abs(wave).max()
+
+
+def clipped(wave: Wave, share: float) -> Wave:
+    """The wave with the largest `share` of its samples cut flat, turned down to 0.9."""
+    limit = np.quantile(np.abs(wave), 1 - share)
+    return np.clip(wave, -limit, limit) / limit * 0.9
+
+
+def through_aac(signal: AudioSignal, kbps: int = 128) -> AudioSignal:
+    """The sound after ffmpeg's AAC."""
+    num_channels, rate = signal.audio_CT.shape[0], str(signal.sample_rate_hz)
+    ffmpeg = [str(find_ffmpeg()), "-v", "error"]
+    coded = subprocess.run(
+        [*ffmpeg, "-f", "f32le", "-ar", rate, "-ac", str(num_channels), "-i", "-",
+         "-c:a", "aac", "-b:a", f"{kbps}k", "-f", "adts", "-"],
+        input=signal.audio_CT.T.astype("<f4").tobytes(), capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    decoded = subprocess.run(
+        [*ffmpeg, "-f", "aac", "-i", "-", "-f", "f32le", "-"], input=coded, capture_output=True, check=True
+    ).stdout
+    audio_CT = np.frombuffer(decoded, "<f4").reshape(-1, num_channels).T
+    return AudioSignal(audio_CT=audio_CT, sample_rate_hz=signal.sample_rate_hz)
 
 
 def mixed(wave: Wave, noise_wave: Wave, snr_db: float) -> Wave:

@@ -1,53 +1,21 @@
-import subprocess
-
 import numpy as np
 import pytest
 
 from filters.clipped_ratio import clipped_ratio
 from filters.registry import all_filters
-from filters.signals import AudioSignal
 from infra.errors import TooShort
-from infra.media.child import find_ffmpeg
-from tests.filters.sounds import as_signal, music_like, noise, silence, sine, speech_like
+from tests.filters.sounds import (
+    as_signal,
+    clipped,
+    music_like,
+    noise,
+    silence,
+    sine,
+    speech_like,
+    through_aac,
+)
 
 KEEP = {spec.name: spec.keep for spec in all_filters()}["clipped_ratio"]
-
-
-def clipped(wave, share):
-    """The wave with the largest `share` of its samples cut flat, turned down to 0.9."""
-    limit = np.quantile(np.abs(wave), 1 - share)
-    return np.clip(wave, -limit, limit) / limit * 0.9
-
-
-def through_aac(signal: AudioSignal, kbps: int = 128) -> AudioSignal:
-    num_channels, rate = signal.audio_CT.shape[0], str(signal.sample_rate_hz)
-    command = [
-        str(find_ffmpeg()),
-        "-v",
-        "error",
-        "-f",
-        "f32le",
-        "-ar",
-        rate,
-        "-ac",
-        str(num_channels),
-        "-i",
-        "-",
-    ]
-    coded = subprocess.run(
-        [*command, "-c:a", "aac", "-b:a", f"{kbps}k", "-f", "adts", "-"],
-        input=signal.audio_CT.T.astype("<f4").tobytes(),
-        capture_output=True,
-        check=True,
-    ).stdout
-    decoded = subprocess.run(
-        [str(find_ffmpeg()), "-v", "error", "-f", "aac", "-i", "-", "-f", "f32le", "-"],
-        input=coded,
-        capture_output=True,
-        check=True,
-    ).stdout
-    audio_CT = np.frombuffer(decoded, "<f4").reshape(-1, num_channels).T
-    return AudioSignal(audio_CT=audio_CT, sample_rate_hz=signal.sample_rate_hz)
 
 
 def test_clipped_ratio_plateaus_are_counted_exactly():

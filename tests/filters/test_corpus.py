@@ -16,7 +16,7 @@ pytestmark = needs_corpus
 FILTERS = {entry.name: entry for entry in all_filters()}
 
 # Cuts counted by eye: one in the NASA clip, two in the cartoon, one and a title in noaudio; the cockatoo moves
-# fast. Tolerances leave room for another scaler or decoder.
+# fast. Loudness as ffmpeg's ebur128 says (5.1 in the cartoon). Tolerances leave room for another decoder.
 GOLDEN = {
     "vggsound_0B4dYTMsgHA_000130.mp4": {
         "laplacian_variance": (148, 15),
@@ -24,6 +24,9 @@ GOLDEN = {
         "snr_db": (13.5, 1),
         "silence_ratio": (0, 0),
         "clipped_ratio": (0, 0.0005),
+        "loudness_lufs": (-12.5, 0.1),
+        "bandwidth_hz": (15778, 100),
+        "channel_correlation": (0.68, 0.02),
     },
     "bigbuckbunny_720p.mp4": {
         "laplacian_variance": (198, 20),
@@ -31,11 +34,17 @@ GOLDEN = {
         "snr_db": (24, 2),
         "silence_ratio": (0, 0.02),
         "clipped_ratio": (0, 0.0005),
+        "loudness_lufs": (-34.0, 0.1),
+        "bandwidth_hz": (15125, 300),
+        "channel_correlation": (0.02, 0.02),
     },
-    "nasa_180p_8khz.mp4": {"laplacian_variance": (8, 2), "cuts_per_s": (0.1, 0.001), "clipped_ratio": (0, 0.0005)},
-    "street_360p.mp4": {"laplacian_variance": (132, 15), "cuts_per_s": (0.2, 0.001), "snr_db": (25, 2)},
-    "world_270p.mp4": {"laplacian_variance": (10.5, 3), "snr_db": (-20, 0), "silence_ratio": (1, 0)},
-    "noaudio_480p.mp4": {"laplacian_variance": (67, 10), "cuts_per_s": (0.2, 0.001)},
+    "nasa_180p_8khz.mp4": {"laplacian_variance": (8, 2), "cuts_per_s": (0.1, 0.001), "clipped_ratio": (0, 0.0005),
+        "bandwidth_hz": (4000, 50), "channel_correlation": (0.986, 0.01)},
+    "street_360p.mp4": {"laplacian_variance": (132, 15), "cuts_per_s": (0.2, 0.001), "snr_db": (25, 2),
+        "loudness_lufs": (-16.2, 0.1), "bandwidth_hz": (13107, 300)},
+    "world_270p.mp4": {"laplacian_variance": (10.5, 3), "snr_db": (-20, 0), "silence_ratio": (1, 0),
+        "loudness_lufs": (-70, 0), "bandwidth_hz": (0, 0), "channel_correlation": (1, 0)},
+    "noaudio_480p.mp4": {"laplacian_variance": (24, 5), "cuts_per_s": (0.2, 0.001)},
     "cockatoo_720p_20fps.mp4": {"cuts_per_s": (0, 0)},
 }  # fmt: skip
 

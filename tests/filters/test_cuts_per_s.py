@@ -2,9 +2,21 @@ import cv2
 import numpy as np
 import pytest
 
-from filters.cuts_per_s import cuts_per_s
+from filters.cuts_per_s import cut_frames, cuts_per_s
 from infra.errors import TooShort
-from tests.filters.pictures import as_signal, flat, scene
+from tests.filters.pictures import (
+    as_signal,
+    faded,
+    flashed,
+    flat,
+    num_matched,
+    panned,
+    pieces,
+    real_shots,
+    relit,
+    scene,
+)
+from tests.media import needs_corpus
 
 A, B, C, D = (scene(seed) for seed in range(4))
 
@@ -15,6 +27,35 @@ def shots(*pictures, frames_each):
 
 def blend(share, over=B, under=A):
     return np.round(share * over.astype(float) + (1 - share) * under).astype(np.uint8)
+
+
+def spliced(seed, *, least, most, num_shots=12):
+    """Real shots of `least` to `most` frames in random order, and the frames that begin all but the first."""
+    rng = np.random.default_rng(seed)
+    shots = list(real_shots().values())
+    order = rng.permutation(num_shots) % len(shots)
+    lengths = np.minimum(rng.integers(least, most + 1, num_shots), [len(shots[index]) for index in order])
+    starts = [
+        rng.integers(0, len(shots[index]) - count + 1) for index, count in zip(order, lengths, strict=True)
+    ]
+    parts = [
+        shots[index][start : start + count]
+        for index, start, count in zip(order, starts, lengths, strict=True)
+    ]
+    return parts, np.cumsum(lengths)[:-1]
+
+
+def num_false(clips):
+    return sum(len(cut_frames(clip)) for clip in clips)
+
+
+@pytest.mark.parametrize("num_frames", [0, 1])
+def test_cut_frames_fewer_than_two_frames_is_empty(num_frames):
+    assert cut_frames(np.zeros((num_frames, 32, 32), np.uint8)).tolist() == []
+
+
+def test_cut_frames_are_the_first_frames_of_shots():
+    assert cut_frames(np.stack([*shots(A, frames_each=5), *shots(B, C, frames_each=9)])).tolist() == [5, 14]
 
 
 @pytest.mark.parametrize("num_frames", [0, 1])
@@ -128,3 +169,69 @@ def test_cuts_per_s_cut_during_a_pan_counts():
     world, other = (scene(seed, width=910 + 16 * 16, cells=9) for seed in (5, 6))
     frames = [picture[:, 16 * step : 16 * step + 910] for picture in (world, other) for step in range(8)]
     assert cuts_per_s(as_signal(np.stack(frames))) == 0.5
+
+
+@needs_corpus
+@pytest.mark.parametrize(("least", "most"), [(8, 32), (4, 16), (2, 8)])
+def test_cut_frames_real_footage_has_precision_and_recall_of_95_percent(least, most):
+    matched = found = true = 0
+    for seed in range(10):
+        parts, cuts = spliced(seed, least=least, most=most)
+        # It fades in and out, with a flash inside a shot.
+        parts[0] = faded(parts[0][::-1], to_luma=16, num_frames=len(parts[0]))[::-1]
+        parts[1] = flashed(parts[1], at=len(parts[1]) // 2, gain=1, offset=60)
+        parts[-1] = faded(parts[-1], to_luma=16, num_frames=len(parts[-1]))
+        frames = cut_frames(np.concatenate(parts))
+        matched += num_matched(frames, cuts)
+        found, true = found + len(frames), true + len(cuts)
+    assert matched / found >= 0.95
+    assert matched / true >= 0.95
+
+
+@needs_corpus
+def test_cut_frames_real_footage_as_it_is_has_none():
+    # But for a wing that fills the frame in the last step, which has a neighbour on one side only.
+    found = {name: cut_frames(shot_NHW).tolist() for name, shot_NHW in real_shots().items()}
+    assert {name: frames for name, frames in found.items() if frames} == {"cockatoo_720p_20fps.mp4": [63]}
+
+
+@needs_corpus
+@pytest.mark.parametrize(
+    ("gain", "offset", "num_frames"),
+    [(1, 60, 1), (1, 60, 2), (1, 120, 1), (2, 40, 1), (0.3, 11, 1), (0.3, 11, 2)],
+)
+def test_cut_frames_real_footage_flash_is_none(gain, offset, num_frames):
+    clips = pieces(16)
+    lit = [flashed(clip, at=7, gain=gain, offset=offset, num_frames=num_frames) for clip in clips]
+    assert num_false(lit) <= 0.03 * len(clips)
+
+
+@needs_corpus
+@pytest.mark.parametrize("to_luma", [16, 235])
+@pytest.mark.parametrize("num_frames", [4, 8])
+def test_cut_frames_real_footage_fade_is_none(to_luma, num_frames):
+    clips = pieces(16)
+    assert num_false(faded(clip, to_luma=to_luma, num_frames=num_frames) for clip in clips) == 0
+
+
+@needs_corpus
+@pytest.mark.parametrize("px_per_frame", [4, 20, 40, 68])
+def test_cut_frames_real_footage_pan_up_to_15_percent_of_the_width_is_none(px_per_frame):
+    clips = pieces(16)
+    num_steps = sum(len(clip) - 1 for clip in clips)
+    assert num_false(panned(clip, px_per_frame=px_per_frame) for clip in clips) <= 0.01 * num_steps
+
+
+@needs_corpus
+@pytest.mark.parametrize("period", [1, 2, 4])
+def test_cut_frames_real_footage_strobe_counts_only_when_it_leaves_no_structure(period):
+    lit = (np.arange(16) // period) % 2 == 1
+    clips = pieces(16)
+    flicker, blank = [clip.copy() for clip in clips], [clip.copy() for clip in clips]
+    for clip in flicker:
+        clip[lit] = relit(clip[lit], offset=60)
+    for clip in blank:
+        clip[lit] = 235
+    num_changes = np.count_nonzero(lit[1:] != lit[:-1]) * len(clips)
+    assert num_false(flicker) <= 0.01 * num_changes
+    assert num_false(blank) >= 0.5 * num_changes

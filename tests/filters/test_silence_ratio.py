@@ -10,6 +10,22 @@ def test_silence_ratio_digital_silence_is_one():
     assert silence_ratio(as_signal(silence(2), silence(2))) == 1.0
 
 
+@pytest.mark.parametrize("offset", [0.3, -0.5, 1.0])
+def test_silence_ratio_constant_is_one(offset):
+    assert silence_ratio(as_signal(silence(2) + offset)) == 1.0
+
+
+@pytest.mark.parametrize(("rms_dbfs", "expected"), [(-58, 0.0), (-70, 1.0)])
+def test_silence_ratio_offset_changes_nothing(rms_dbfs, expected):
+    hiss = 10 * noise(1, seed=0) * 10 ** (rms_dbfs / 20)
+    assert silence_ratio(as_signal(hiss + 0.4)) == silence_ratio(as_signal(hiss)) == expected
+
+
+@pytest.mark.parametrize("at_sample", [0, 2399, 48000])
+def test_silence_ratio_click_is_one_frame_of_sound(at_sample):
+    assert silence_ratio(as_signal(np.eye(1, 96000, at_sample)[0])) == 1 - 1 / 40
+
+
 def test_silence_ratio_tone_is_zero():
     assert silence_ratio(as_signal(sine(440, 2))) == 0.0
 

@@ -1,11 +1,26 @@
+import math
+
+import librosa
 import numpy as np
 import pytest
+from scipy.fft import next_fast_len
 
 from filters import snr_db as module
 from filters.registry import all_filters
 from filters.snr_db import snr_db
 from infra.errors import TooShort
-from tests.filters.sounds import as_signal, mixed, music_like, noise, silence, sine, speech_like
+from tests.filters.sounds import (
+    applause,
+    as_signal,
+    babble,
+    event_like,
+    mixed,
+    music_like,
+    noise,
+    silence,
+    sine,
+    speech_like,
+)
 
 KEEP = {spec.name: spec.keep for spec in all_filters()}["snr_db"]
 
@@ -23,17 +38,19 @@ def tone(duration_s, *, seed, sample_rate_hz):
     return sine(440, duration_s, sample_rate_hz)
 
 
+@pytest.mark.parametrize("make", [speech_like, event_like])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize(("duration_s", "sample_rate_hz"), [(10, 48000), (4, 16000), (2, 44100)])
-def test_snr_db_speech_in_white_noise_is_within_3_db(duration_s, sample_rate_hz, seed):
+def test_snr_db_sound_with_gaps_in_white_noise_is_within_3_db(make, duration_s, sample_rate_hz, seed):
     truths_db = (0, 5, 10, 15, 20, 25, 30)
-    readings = readings_db(speech_like, duration_s, sample_rate_hz, truths_db, seed)
+    readings = readings_db(make, duration_s, sample_rate_hz, truths_db, seed)
     assert np.abs(np.subtract(readings, truths_db)).max() < 3, readings
 
 
-@pytest.mark.parametrize("make", [speech_like, music_like, tone])
-def test_snr_db_rises_with_the_true_ratio(make):
-    readings = readings_db(make, 5, 48000, range(-5, 41, 5), 4)
+@pytest.mark.parametrize("make", [speech_like, music_like, event_like, tone])
+@pytest.mark.parametrize(("sample_rate_hz", "seed"), [(48000, 4), (16000, 5), (16000, 6)])
+def test_snr_db_rises_with_the_true_ratio(make, sample_rate_hz, seed):
+    readings = readings_db(make, 5, sample_rate_hz, (-5, 0, 5, 10, 15, 20, 30, 40), seed)
     assert all(np.diff(readings) > 0), readings
 
 
@@ -81,11 +98,47 @@ def test_snr_db_opposite_channels_cancel_as_they_do_in_the_sample():
     assert snr_db(as_signal(wave, -wave)) == -20.0
 
 
-def test_snr_db_dense_music_reads_low_but_clean_music_is_kept():
-    for notes_per_s, truth_db in ((2, 20), (4, 20), (8, 20), (8, 40)):
+@pytest.mark.parametrize(
+    ("truth_db", "lowest_db", "highest_db"),
+    [(-5, -8, -4), (0, -3, 1), (10, 4, 11), (20, 8, 20), (30, 9, 29), (40, 9, 38)],
+)
+def test_snr_db_dense_music_reads_as_low_as_stated(truth_db, lowest_db, highest_db):
+    for notes_per_s in (2, 4, 8):
         music = music_like(4, seed=3, notes_per_s=notes_per_s, sample_rate_hz=16000)
         wave = mixed(music, noise(4, seed=4, sample_rate_hz=16000), truth_db)
-        assert 10 < snr_db(as_signal(wave, sample_rate_hz=16000)) < truth_db
+        assert lowest_db < snr_db(as_signal(wave, sample_rate_hz=16000)) < highest_db
+
+
+@pytest.mark.parametrize(
+    ("wave", "stated_db"),
+    [(babble(num_voices, 4, seed=1, sample_rate_hz=16000), stated_db)
+     for num_voices, stated_db in ((1, 35), (4, 20), (8, 12), (16, 6), (32, 0))]
+    + [(applause(claps_per_s, 4, seed=1, sample_rate_hz=16000), stated_db)
+       for claps_per_s, stated_db in ((100, 33), (300, 11), (1000, -2))],
+    ids=["1 voice", "4 voices", "8 voices", "16 voices", "32 voices", "100 claps", "300 claps", "1000 claps"],
+)  # fmt: skip
+def test_snr_db_dense_sound_reads_as_the_noise_it_is_stated_to_be(wave, stated_db):
+    assert snr_db(as_signal(wave, sample_rate_hz=16000)) == pytest.approx(stated_db, abs=3)
+
+
+@pytest.mark.parametrize("make", [speech_like, event_like])
+def test_snr_db_pink_noise_reads_up_to_5_db_better(make):
+    for truth_db in (0, 10, 20, 30):
+        wave = make(4, seed=1, sample_rate_hz=16000)
+        hiss = noise(4, seed=51, slope=1, sample_rate_hz=16000)
+        excess_db = snr_db(as_signal(mixed(wave, hiss, truth_db), sample_rate_hz=16000)) - truth_db
+        assert -1 < excess_db < 5.5
+
+
+@pytest.mark.parametrize("sample_rate_hz", [8000, 22050, 48000])
+def test_power_spectra_librosa_agrees_to_the_bit(sample_rate_hz):
+    wave = noise(1, seed=1, sample_rate_hz=sample_rate_hz).astype(np.float32)
+    for frame_s in (module._GAP_FRAME_S, module._TONE_FRAME_S):
+        half = next_fast_len(math.ceil(frame_s * sample_rate_hz / 2), real=True)
+        spectra_FN = librosa.stft(wave, n_fft=2 * half, hop_length=half, center=False)
+        spectra_FN = spectra_FN[math.ceil(60 * 2 * half / sample_rate_hz) :]
+        expected_FN = spectra_FN.real**2 + spectra_FN.imag**2
+        np.testing.assert_array_equal(module._power_spectra(wave, sample_rate_hz, frame_s), expected_FN)
 
 
 @pytest.mark.parametrize("duration_s", [0.5, 1, 2, 4, 10])

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 
 from infra.errors import ChildKilled, MediaTimeout, MediaTooLarge, Undecodable
-from infra.media.child import find_ffmpeg
+from infra.media.child import find_ffmpeg, spawn
 from infra.media.decode import DecodeLimits, DecodePlan, Segment, open_decoder
+from infra.media.pipes import Pipes, open_pipes
 from infra.media.probe import Prober
 from infra.units import BYTES_PER_MIB
 from tests.media import CORPUS, ffmpeg, make_clip, needs_corpus
@@ -301,3 +303,32 @@ def test_decode_extremely_long_picture_raises_media_too_large_before_a_child_sta
         open_decoder(path, prober(path), PLAN, binary=tmp_path / "none", limits=TIGHT),
     ):
         pass
+
+
+@pytest.mark.parametrize("counts", [(1, 5_000_000), (4_000_000, 1_000_001), (0, 2_500_000, 2_500_000, 1)])
+def test_pipes_take_gives_the_bytes_of_a_stream_in_order(counts):
+    """However much is held beyond what is taken: more, less, or nothing."""
+    program = "import os, sys\nfd = int(sys.argv[1])\nleft = memoryview(bytes(range(251)) * 20_000)\n"
+    program += "while left: left = left[os.write(fd, left):]\n"
+    expected_B = np.tile(np.arange(251, dtype=np.uint8), 20_000)
+    with open_pipes(("bytes",)) as (reads, writes):
+        child = spawn(
+            [sys.executable, "-c", program, str(writes["bytes"])],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=tuple(writes.values()),
+            max_bytes=1024 * BYTES_PER_MIB,
+        )
+        os.close(writes.pop("bytes"))
+        pipes = Pipes(child, reads, stall_s=20, spare_bytes=6 * BYTES_PER_MIB, subject="a")
+        taken = []
+        for count in counts:
+            assert pipes.wait_for({"bytes": count})["bytes"] >= count
+            taken.append(pipes.take("bytes", count))
+        num_left = pipes.drain()["bytes"]
+        assert child.stderr is not None
+        child.stderr.close()
+    assert [len(taken_B) for taken_B in taken] == list(counts)
+    assert sum(counts) + num_left == len(expected_B)
+    np.testing.assert_array_equal(np.concatenate(taken), expected_B[: sum(counts)])

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from infra.errors import MediaTooLarge
+from infra.errors import MediaTimeout, MediaTooLarge, Undecodable
 from infra.media import encode
 from infra.media.child import find_ffmpeg
 from infra.media.encode import EncodePlan, encode_clip
@@ -62,3 +62,23 @@ def test_encode_frames_beyond_the_memory_limit_raise_media_too_large(tmp_path, m
     with pytest.raises(MediaTooLarge, match="memory limit"):
         encode_clip(i420_NB, np.zeros(16_000, np.int16), plan, binary=find_ffmpeg(), work_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        ("exec sleep 30", MediaTimeout),
+        ("cat >/dev/null; exec sleep 30", MediaTimeout),
+        ("exit 3", Undecodable),
+    ],
+    ids=["reads nothing", "never ends", "ends without reading"],
+)
+def test_encode_binary_that_does_not_do_its_work_raises(tmp_path, script, error):
+    binary = tmp_path / "ffmpeg"
+    binary.write_text(f"#!/bin/sh\n{script}\n")
+    binary.chmod(0o755)
+    i420_NB = np.zeros((64, 256 * 256 * 3 // 2), np.uint8)
+    plan = replace(ENCODE, time_limit_s=0.5)
+    with pytest.raises(error, match="encod"):
+        encode_clip(i420_NB, np.zeros(16_000, np.int16), plan, binary=binary, work_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == [binary]

@@ -23,17 +23,13 @@ def test_log_mel_vocoder_extractor_agrees():
     np.testing.assert_allclose(ours, expected["input_values"][0], atol=1e-4)
 
 
-def test_mel_filters_librosa_agrees():
-    import librosa
-
-    expected = librosa.filters.mel(
-        sr=mel.SAMPLE_RATE_HZ,
-        n_fft=mel.FFT_SAMPLES,
-        n_mels=mel.NUM_MEL_BINS,
-        fmin=mel.MIN_FREQUENCY_HZ,
-        fmax=mel.MAX_FREQUENCY_HZ,
-    )
-    np.testing.assert_allclose(mel.mel_filters_MQ().numpy(), expected, atol=1e-7)
+def test_mel_filters_are_triangles_of_equal_area():
+    """Slaney's norm: an area of 1 over frequency, up to the grid of the FFT."""
+    bank_MQ = mel.mel_filters_MQ()
+    assert bank_MQ.shape == (mel.NUM_MEL_BINS, mel.FFT_SAMPLES // 2 + 1)
+    area_M = bank_MQ.sum(dim=1) * mel.SAMPLE_RATE_HZ / mel.FFT_SAMPLES
+    torch.testing.assert_close(area_M, torch.ones(mel.NUM_MEL_BINS), atol=0.25, rtol=0)
+    torch.testing.assert_close(area_M[-20:], torch.ones(20), atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize(("num_samples", "num_frames"), [(16_000, 63), (32_000, 126), (160_000, 626)])

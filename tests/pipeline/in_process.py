@@ -39,10 +39,14 @@ def ingest_in_process(spec: str, root: Path, *overrides: str) -> Recipe:
 
 
 def pack_in_process(
-    catalog, root: Path, dataset_dir: Path, *, recipe_id: str, where: str = "true", seed: int = 0
+    catalog, root: Path, dataset_dir: Path, *, recipe_id: str, seed: int = 0, samples_per_shard: int = 2
 ):
     """What `avgen pack` does to the disk, without Ray and Prefect; the manifest."""
-    selection = select_clips(catalog, recipe_id=recipe_id, where=where)
-    shares = plan_shares(selection, root=root, dataset_dir=dataset_dir, seed=seed, samples_per_shard=2)
+    selection = select_clips(catalog, recipe_id=recipe_id, where="true")
+    shares = plan_shares(
+        selection, root=root, dataset_dir=dataset_dir, seed=seed, samples_per_shard=samples_per_shard
+    )
     records = [write_share(share) for share in shares]
-    return make_manifest(selection, records, name="d", version=1, seed=seed, samples_per_shard=2)
+    return make_manifest(
+        selection, records, name="d", version=1, seed=seed, samples_per_shard=samples_per_shard
+    )

@@ -13,6 +13,7 @@ from pipeline.ingest import expand_sources, plan_ingest
 from pipeline.records import Failed, FinishedSource, SourceOutcome
 from pipeline.run_record import start_run
 from tests.crawl.web import make_clip, serve
+from tests.pipeline.in_process import ingest_in_process
 
 
 def finished(number: int) -> FinishedSource:
@@ -100,3 +101,52 @@ def test_marked_at_its_end_says_how_a_run_ended(tmp_path):
         "a": ["started", "failed"],
         "b": ["started", "done"],
     }
+
+
+def test_expand_sources_root_below_the_folder_is_not_walked(tmp_path):
+    make_clip(tmp_path / "a.mp4")
+    root = tmp_path / "data"
+    for _ in range(2):
+        ingest_in_process(f"dir:{tmp_path}", root)
+        assert len(list((root / "media").glob("*/*.mp4"))) == 1
+        urls = Catalog(root).query("select url from sources").column(0).to_pylist()
+        assert urls == [(tmp_path / "a.mp4").as_uri()]
+
+
+def test_drop_sources_also_drops_those_of_a_killed_run_and_keeps_what_another_run_keeps(tmp_path):
+    for number, name in enumerate(("killed", "kept", "last")):
+        (tmp_path / name).mkdir()
+        make_clip(tmp_path / name / f"{name}.mp4", seed=number)
+    root = tmp_path / "root"
+    ingest_in_process(
+        f"dir:{tmp_path / 'killed'}", root, "media.keep_sources=false"
+    )  # It ends before it drops.
+    ingest_in_process(f"dir:{tmp_path / 'kept'}", root)
+    ingest_in_process(f"dir:{tmp_path / 'last'}", root, "media.keep_sources=false")
+    assert len(list((root / "media").glob("*/*.mp4"))) == 3
+    ingest.drop_sources(root)
+    (left,) = (root / "media").glob("*/*.mp4")
+    assert left.read_bytes() == (tmp_path / "kept" / "kept.mp4").read_bytes()
+
+
+def test_start_run_removes_what_killed_writers_left(tmp_path):
+    half = tmp_path / "staged" / "3d" / ".3d80.tar.0123.tmp"
+    bundle = tmp_path / "staged" / "3d" / "3d80.tar"
+    half.parent.mkdir(parents=True)
+    half.touch(), bundle.touch()
+    with exclusive(tmp_path):
+        start_run(tmp_path, "ingest", recipe_id="r", settings_json="{}")
+    assert (half.exists(), bundle.exists()) == (False, True)
+
+
+def test_meant_recipe_id_is_the_named_one_or_that_of_the_latest_finished_run(tmp_path):
+    with exclusive(tmp_path):
+        for recipe_id, ends in (("a", True), ("b", True), ("c", False)):
+            run = start_run(tmp_path, "ingest", recipe_id=recipe_id, settings_json="{}")
+            if ends:
+                run.mark("done")
+    catalog = Catalog(tmp_path)
+    assert catalog.meant_recipe_id(None) == "b"
+    assert catalog.meant_recipe_id("c") == "c"
+    with pytest.raises(ConfigError, match="must be that of an ingest run, got d"):
+        catalog.meant_recipe_id("d")

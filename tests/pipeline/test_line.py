@@ -1,16 +1,21 @@
 """The command line for real: Ray, Prefect and ffmpeg in processes of their own, killed and started again."""
 
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from pipeline.catalog import Catalog
+from pipeline.lake import Lake
 from shards.writer import write_manifest
 from tests.media import make_clip
 from tests.pipeline.in_process import ingest_in_process, pack_in_process
@@ -18,12 +23,13 @@ from tests.pipeline.in_process import ingest_in_process, pack_in_process
 pytestmark = pytest.mark.timeout(600)
 
 AVGEN = [sys.executable, "-m", "pipeline.cli"]
-RUN_OPTIONS = ("--recipe", "demo", "--set", "split.clip_s=4", "--num-cpus", "2")
+SETTINGS = ("split.clip_s=4", "fetch.stall_timeout_s=300")
+RUN_OPTIONS = ("--recipe", "demo", "--set", SETTINGS[0], "--set", SETTINGS[1], "--num-cpus", "2")
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory) -> Path:
-    """Twelve sources: eight good ones, and one of each other ending several times."""
+    """Twelve sources: eight good ones and four that end otherwise."""
     folder = tmp_path_factory.mktemp("line")
     for number in range(8):
         make_clip(folder / f"good{number}.mp4", duration_s=8, options=("-crf", str(18 + number)))
@@ -32,6 +38,31 @@ def sources(tmp_path_factory) -> Path:
     make_clip(folder / "slow.mp4", duration_s=4, video="testsrc2=size=640x480:rate=15")
     (folder / "text.mp4").write_text("this is not a film\n" * 50)
     return folder
+
+
+@pytest.fixture
+def late_source(tmp_path) -> Iterator[tuple[str, threading.Event]]:
+    """The address of a good source whose host does not answer before the event is set."""
+    make_clip(tmp_path / "late" / "late.mp4", duration_s=8, options=("-crf", "30"))
+    answers = threading.Event()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if answers.wait(300):
+                super().do_GET()
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Tests read results, not logs."""
+
+    handler = functools.partial(Handler, directory=str(tmp_path / "late"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/late.mp4", answers
+        answers.set()
+        server.shutdown()
 
 
 def avgen(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -59,52 +90,64 @@ def contents(root: Path) -> dict[str, object]:
     }
 
 
-def kill_group_after_first_commit(sources: Path, root: Path) -> None:
-    """Start a run and kill -9 its whole process group once some sources are in the lake."""
+def kill_group_after_first_commit(spec: str, root: Path) -> list[tuple]:
+    """Start a run and kill -9 its whole process group once some sources are in the lake; their clips."""
     process = subprocess.Popen(
-        [*AVGEN, "run", "--source", f"dir:{sources}", "--root", str(root), *RUN_OPTIONS],
+        [*AVGEN, "run", "--source", spec, "--root", str(root), *RUN_OPTIONS],
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        while process.poll() is None and not any((root / "staged").glob("*/*.tar")):
+        while process.poll() is None and not any((root / "lake" / "clips").glob("*.parquet")):
             time.sleep(0.05)
         assert process.poll() is None, "the run ended before it could be killed"
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    Lake(root).create()  # What the batch had promised; the next run does the same first.
+    return rows(root, "clips", "source_id, run_id")
 
 
-def test_run_killed_and_run_again_equals_an_uninterrupted_run(sources, tmp_path):
+def test_run_killed_and_run_again_equals_an_uninterrupted_run(sources, late_source, tmp_path):
     """The uninterrupted one runs the same actors in this process: Ray and its order leave no trace, either."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    whole.mkdir()
-    ingest_in_process(f"dir:{sources}", whole, "split.clip_s=4")
-    kill_group_after_first_commit(sources, killed)
-    done = avgen("run", "--source", f"dir:{sources}", "--root", str(killed), "--json", *RUN_OPTIONS)
+    url, answers = late_source
+    spec = f"list:{tmp_path / 'all.txt'}"
+    lines = [url, *sorted(str(path) for path in sources.iterdir())]
+    (tmp_path / "all.txt").write_text("\n".join(lines))
+    committed = kill_group_after_first_commit(spec, killed)
+    assert committed
+    answers.set()
+    done = avgen("run", "--source", spec, "--root", str(killed), "--json", *RUN_OPTIONS)
     assert done.returncode == 0, done.stderr
     stages = {stage["stage"]: stage for stage in json.loads(done.stdout)["stages"]}
     curate = [stages["curate"][name] for name in ("in", "kept", "rejected", "failed", "pending")]
-    assert curate == [12, 8, 3, 1, 0]
+    assert curate == [13, 9, 3, 1, 0]
+    whole.mkdir()
+    ingest_in_process(spec, whole, *SETTINGS)
     assert contents(killed) == contents(whole)
+    assert set(committed) < set(rows(killed, "clips", "source_id, run_id")), (
+        "what was committed is not done again"
+    )
 
 
 def test_pack_gives_the_same_bytes_in_parallel_and_in_process(sources, tmp_path):
     ingest_in_process(f"dir:{sources}", tmp_path, "split.clip_s=4")
-    packed = avgen("pack", "d", "--root", str(tmp_path), "--samples-per-shard", "2", "--num-cpus", "2")
+    packed = avgen("pack", "d", "--root", str(tmp_path), "--samples-per-shard", "6", "--num-cpus", "2")
     assert packed.returncode == 0, packed.stderr
     dataset_dir, other_dir = tmp_path / "datasets" / "d" / "v1", tmp_path / "other"
     other_dir.mkdir()
     catalog = Catalog(tmp_path)
-    manifest = pack_in_process(catalog, tmp_path, other_dir, recipe_id=catalog.latest_recipe_id())
+    recipe_id = catalog.latest_recipe_id()
+    manifest = pack_in_process(catalog, tmp_path, other_dir, recipe_id=recipe_id, samples_per_shard=6)
     write_manifest(other_dir, manifest)
     names = sorted(path.name for path in dataset_dir.iterdir())
-    assert len(names) == 8 + 2
+    assert len(names) == 3 + 2
     assert {name: (dataset_dir / name).read_bytes() for name in names} == {
         path.name: path.read_bytes() for path in other_dir.iterdir()
     }
-    assert len(rows(tmp_path, "shards", "shard")) == 8
+    assert len(rows(tmp_path, "shards", "shard")) == 3
 
 
 @pytest.mark.parametrize(

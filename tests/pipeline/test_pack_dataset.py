@@ -185,7 +185,7 @@ def test_build_version_that_the_lake_does_not_know_is_recorded(root, dataset):
     dataset_dir, _ = dataset
     (dataset_dir.parent / "version-notes").mkdir()
     (dataset_dir.parent / "version-notes" / "manifest.json").touch()
-    request = plan_dataset("d", str(root), where="true", samples_per_shard=2, seed=0)
+    request = plan_dataset("d", str(root), "true", 2, 0, None)
     for _ in range(2):
         with exclusive(root):
             summary = build(request)
@@ -208,7 +208,7 @@ def test_build_selects_from_what_a_killed_run_had_committed(root, dataset, tmp_p
     journal.mkdir()
     row = extra | {"clip_id": "c-00000000-00004000", "source_id": "c"}
     pq.write_table(pa.Table.from_pylist([row], schema=table_schemas()["clips"]), journal / "clips.parquet")
-    request = plan_dataset("d", str(killed), where="true", samples_per_shard=2, seed=0)
+    request = plan_dataset("d", str(killed), "true", 2, 0, None)
     with pytest.raises(IntegrityError, match="1 lack one, first c-00000000-00004000"):
         build(request)
 
