@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,10 @@ def examples(*lines: str) -> str:
     return "\n".join(
         ["\b", "Examples:" if len(lines) > 1 else "Example:", *(f"  avgen {line}" for line in lines)]
     )
+
+
+def _override(what: str) -> Any:
+    return typer.Option("--set", metavar="PATH=VALUE", help=f"Override {what}. May be repeated.")
 
 
 class SqlFormat(StrEnum):
@@ -36,14 +40,7 @@ Sources = Annotated[
 RecipeName = Annotated[
     str, typer.Option("--recipe", metavar="NAME", help="A recipe file, or the name of a built-in one.")
 ]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="PATH=VALUE",
-        help="Override a setting of the recipe, as in filters.snr_db.min=12. May be repeated.",
-    ),
-]
+Overrides = Annotated[list[str] | None, _override("a setting of the recipe, as in filters.snr_db.min=12")]
 RecipeId = Annotated[
     str | None,
     typer.Option(
@@ -52,14 +49,7 @@ RecipeId = Annotated[
         help="Whose clips are meant, as in the column recipe_id; the latest finished run's when not given.",
     ),
 ]
-TrainOverrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="PATH=VALUE",
-        help="Override a setting of the recipe, as in num_steps=1000. May be repeated.",
-    ),
-]
+TrainOverrides = Annotated[list[str] | None, _override("a setting of the recipe, as in num_steps=1000")]
 NumCpus = Annotated[
     int | None,
     typer.Option("--num-cpus", metavar="N", min=1, help="Cores for a local Ray; all when not given."),
@@ -89,12 +79,7 @@ TrainRecipeName = Annotated[
 ]
 IngestOverrides = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="PATH=VALUE",
-        help="Override a setting of --recipe, which is the ingest recipe; --train-recipe stays as it is."
-        " May be repeated.",
-    ),
+    _override("a setting of --recipe, which is the ingest recipe; --train-recipe stays as it is"),
 ]
 SqlFormatOption = Annotated[
     SqlFormat,

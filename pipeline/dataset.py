@@ -21,6 +21,7 @@ from pipeline.pack_dataset import (
     plan_shares,
     same_content,
     select_clips,
+    selection_sql,
     write_share,
 )
 from pipeline.ray_adapter import run_shares
@@ -81,16 +82,18 @@ def plan_dataset(
     if samples_per_shard < 1:
         raise ConfigError(f"--samples-per-shard must be at least 1, got {samples_per_shard}")
     path = open_root(root, create=False)
-    request = DatasetRequest(
+    catalog = Catalog(path)
+    meant_recipe_id = catalog.meant_recipe_id(recipe_id)
+    # The clips themselves, with their embeddings, are read once, when the shards are planned.
+    selection_sql(catalog, recipe_id=meant_recipe_id, where=where)
+    return DatasetRequest(
         name=name,
         root=path,
-        recipe_id=Catalog(path).meant_recipe_id(recipe_id),
+        recipe_id=meant_recipe_id,
         where=where,
         samples_per_shard=samples_per_shard,
         seed=seed,
     )
-    _select(request)
-    return request
 
 
 def build(request: DatasetRequest) -> DatasetSummary:
@@ -101,7 +104,7 @@ def build(request: DatasetRequest) -> DatasetSummary:
     """
     # What a killed run had committed may still be in the journal, and is to be selected from.
     Lake(request.root).create()
-    selection = _select(request)
+    selection = select_clips(Catalog(request.root), recipe_id=request.recipe_id, where=request.where)
     run = start_run(
         request.root, "build-dataset", recipe_id=selection.recipe_id, settings_json=_settings_json(request)
     )
@@ -119,10 +122,6 @@ def build(request: DatasetRequest) -> DatasetSummary:
         num_bytes=sum(shard.shard_bytes for shard in manifest.shards),
         written=written,
     )
-
-
-def _select(request: DatasetRequest) -> Selection:
-    return select_clips(Catalog(request.root), recipe_id=request.recipe_id, where=request.where)
 
 
 def _manifest_of(request: DatasetRequest, selection: Selection) -> tuple[Manifest, bool]:

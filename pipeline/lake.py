@@ -29,15 +29,15 @@ def _schema(**columns: pa.DataType | str) -> pa.Schema:
     )
 
 
-def _member_columns() -> dict[str, str]:
-    """Where each file of a staged clip lies in its bundle, and the checksum of its bytes."""
-    columns = ("offset_bytes", "bytes", "crc32")
-    return {f"{ext}_{column}": "int64" for ext in BUNDLE_MEMBERS for column in columns}
+def member_columns(ext: str) -> tuple[str, str, str]:
+    """Columns of `clips`: where a file of a staged clip lies in its bundle, its length, its crc32."""
+    return f"{ext}_offset_bytes", f"{ext}_bytes", f"{ext}_crc32"
 
 
 def table_schemas() -> dict[str, pa.Schema]:
     """Columns of every table. `clips` has one for each registered filter, by the filter's name."""
     scores = {spec.name: "double" for spec in all_filters()}
+    members = {column: "int64" for ext in BUNDLE_MEMBERS for column in member_columns(ext)}
     return {
         "sources": _schema(
             source_id="string", url="string", kind="string", span_start_s="double", span_end_s="double",
@@ -54,7 +54,7 @@ def table_schemas() -> dict[str, pa.Schema]:
             clip_id="string", source_id="string", recipe_id="string", run_id="string", stage="string",
             start_s="double", end_s="double", width_px="int32", height_px="int32", **scores, kept="bool",
             reject_reasons=pa.list_(pa.string()), video_codec="string", audio_codec="string",
-            bundle_key="string", **_member_columns(),
+            bundle_key="string", **members,
         ),
         "embeddings": _schema(
             clip_id="string", source_id="string", recipe_id="string", run_id="string", model_kind="string",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from crawl.items import SourceItem
+from pipeline.lake import member_columns
 from pipeline.recipe import EmbedConfig
 from pipeline.records import ClipEmbeddings, Curated, Failed, FinishedSource, StagedClip, Verdict
 
@@ -106,11 +107,8 @@ def _clip_row(verdict: Verdict, curated: Curated, staged: StagedClip | None) -> 
     if staged:
         row["bundle_key"] = curated.bundle_key
         for member in staged.members:
-            row |= {
-                f"{member.ext}_offset_bytes": member.offset_bytes,
-                f"{member.ext}_bytes": member.member_bytes,
-                f"{member.ext}_crc32": member.crc32,
-            }
+            place = (member.offset_bytes, member.member_bytes, member.crc32)
+            row |= zip(member_columns(member.ext), place, strict=True)
     return row
 
 

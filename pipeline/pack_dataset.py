@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from infra.errors import ConfigError, IntegrityError
 from pipeline.catalog import Catalog
+from pipeline.lake import member_columns
 from shards.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, MemberRecord, ShardRecord
 from shards.plan import plan_shards, shard_name
 from shards.reader import read_staged_clip
@@ -75,21 +76,31 @@ def check_dataset_name(name: str) -> None:
         raise ConfigError(f"a dataset name must be 1 to 64 letters, digits, _ and -, got {name!r}")
 
 
-def select_clips(catalog: Catalog, *, recipe_id: str, where: str) -> Selection:
-    """Kept clips of a recipe that satisfy a condition over the columns of `clips`, ordered by id.
+def selection_sql(catalog: Catalog, *, recipe_id: str, where: str) -> str:
+    """The query for the kept clips of a recipe that satisfy a condition over the columns of `clips`.
 
     Raises:
         ConfigError: the condition is no SQL expression, would not select the same again, or selects nothing.
-        IntegrityError: a kept clip lacks an embedding, or they come from several models.
     """
     sql = f"select * from clips where recipe_id = '{recipe_id}' and kept and ({catalog.condition(where)})"
-    members = ", ".join(f"s.{name}" for ext in BUNDLE_MEMBERS for name in _member_columns(ext))
-    rows = catalog.query(_SELECT.format(selection=sql, members=members)).to_pylist()
-    if not rows:
+    if catalog.query(f"{sql} limit 1").num_rows == 0:
         raise ConfigError(
             f"a dataset must hold at least one clip, none satisfies: {where} (recipe {recipe_id}); "
             "loosen --where or look at `avgen status`"
         )
+    return sql
+
+
+def select_clips(catalog: Catalog, *, recipe_id: str, where: str) -> Selection:
+    """The clips that `selection_sql` is the query for, with their embeddings, ordered by id.
+
+    Raises:
+        ConfigError: see `selection_sql`.
+        IntegrityError: a kept clip lacks an embedding, or they come from several models.
+    """
+    sql = selection_sql(catalog, recipe_id=recipe_id, where=where)
+    members = ", ".join(f"s.{name}" for ext in BUNDLE_MEMBERS for name in member_columns(ext))
+    rows = catalog.query(_SELECT.format(selection=sql, members=members)).to_pylist()
     bare = [row["clip_id"] for row in rows if row["clip_f16"] is None or row["clap_f16"] is None]
     if bare:
         raise IntegrityError(
@@ -180,13 +191,9 @@ def same_content(manifest: Manifest, selection: Selection, *, seed: int, samples
     )
 
 
-def _member_columns(ext: str) -> tuple[str, str, str]:
-    return f"{ext}_offset_bytes", f"{ext}_bytes", f"{ext}_crc32"
-
-
 def _packed_clip(row: dict) -> PackedClip:
     members = (
-        MemberRecord(row["clip_id"], ext, *(row[column] for column in _member_columns(ext)))
+        MemberRecord(row["clip_id"], ext, *(row[column] for column in member_columns(ext)))
         for ext in BUNDLE_MEMBERS
     )
     return PackedClip(

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -58,13 +58,9 @@ class Run:
 
     @contextmanager
     def marked_at_its_end(self) -> Iterator[None]:
-        """Mark the run `done` after the block, or `failed` when it ends with one of our errors."""
-        try:
+        """`marked_at_end`, for a run that holds the root; its scratch goes when it is done."""
+        with marked_at_end(self.mark):
             yield
-        except AvgenError:
-            self.mark("failed")
-            raise
-        self.mark("done")
         shutil.rmtree(self.work_dir)
 
     def mark_when_free(self, state: str) -> None:
@@ -97,6 +93,17 @@ class Run:
             "lock_sha256": lock_sha256(),
             "recorded_at": datetime.now(UTC),
         }
+
+
+@contextmanager
+def marked_at_end(mark: Callable[[str], None]) -> Iterator[None]:
+    """Mark a run `done` after the block, or `failed` when it ends with one of our errors."""
+    try:
+        yield
+    except AvgenError:
+        mark("failed")
+        raise
+    mark("done")
 
 
 def start_run(root: Path, command: str, *, recipe_id: str, settings_json: str) -> Run:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from infra.config import canonical_json
-from infra.errors import AvgenError, ConfigError, IntegrityError
+from infra.errors import ConfigError, IntegrityError
 from infra.storage import exclusive, open_root
 from pipeline.catalog import Catalog
 from pipeline.lake import Lake
 from pipeline.pack_dataset import check_dataset_name, finished_versions
-from pipeline.run_record import Run, resume_run, start_run
+from pipeline.run_record import Run, marked_at_end, resume_run, start_run
 from shards.manifest import MANIFEST_NAME
 
 OUT_NAME = "train"
@@ -127,12 +127,8 @@ def training_run(request: TrainRequest) -> Iterator[Run]:
                 run_id, num_commits = unfinished
                 held.enter_context(exclusive(request.root / "runs" / run_id))
                 run = resume_run(request.root, run_id, num_commits=num_commits)
-        try:
+        with marked_at_end(run.mark_when_free):
             yield run
-        except AvgenError:
-            run.mark_when_free("failed")
-            raise
-        run.mark_when_free("done")
 
 
 def train_command(request: TrainRequest, out_dir: Path) -> list[str]:
