@@ -44,8 +44,10 @@ smoke: demo ## the same as demo
 
 bench: bench-media bench-cuts bench-pack bench-memory bench-line ## every benchmark, one after the other: JSON lines on stdout
 
-bench-media: ## CPU of curating a source against the bare ffmpeg transcode (needs the corpus)
+bench-media: ## curating sources: CPU against bare ffmpeg, Ray against plain processes, memory (needs the corpus)
 	$(BENCH).bench_media
+	$(BENCH).bench_media_ray
+	$(BENCH).bench_media_memory
 
 bench-cuts: ## precision and recall of the cut detector over real shots (needs the corpus)
 	$(BENCH).bench_cuts

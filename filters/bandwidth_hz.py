@@ -25,7 +25,7 @@ _WINDOW = (0.35875, -0.48829, 0.14128, -0.01168)
 
 @register(
     name="bandwidth_hz",
-    version=1,
+    version=2,
     needs="audio",
     unit="Hz",
     keep=Bounds(),
@@ -50,16 +50,15 @@ def bandwidth_hz(audio: AudioSignal) -> float:
     from scipy.fft import next_fast_len, rfft
 
     frame_samples = next_fast_len(max(round(_FRAME_S * audio.sample_rate_hz), 1), real=True)
-    # float64, because broken float streams decode to samples whose squares float32 does not hold.
-    mono_T = audio.audio_CT.mean(axis=0, dtype=np.float64)
+    mono_T = audio.mono_T
     num_frames = len(mono_T) // frame_samples
     if num_frames == 0:
         raise TooShort(f"bandwidth_hz must have at least {frame_samples} samples, got {len(mono_T)}")
-    mono_T -= mono_T.mean()
+    mono_T -= mono_T.mean(dtype=np.float64)
     angle_L = 2 * np.pi * np.arange(frame_samples) / frame_samples
     window_L = sum(term * np.cos(order * angle_L) for order, term in enumerate(_WINDOW))
     frames_NL = mono_T[: num_frames * frame_samples].reshape(num_frames, frame_samples)
-    spectra_NF = rfft(frames_NL * window_L)
+    spectra_NF = rfft(frames_NL * window_L.astype(np.float32))
     power_F = np.einsum("nf,nf->f", spectra_NF.real, spectra_NF.real)
     power_F += np.einsum("nf,nf->f", spectra_NF.imag, spectra_NF.imag)
     frequency_F = np.arange(len(power_F)) * audio.sample_rate_hz / frame_samples

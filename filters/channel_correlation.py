@@ -32,7 +32,7 @@ def channel_correlation(audio: AudioSignal) -> float:
     num_samples = audio.audio_CT.shape[1]
     if num_samples < 2:
         raise TooShort(f"channel_correlation must have at least 2 samples, got {num_samples}")
-    # float64, because broken float streams decode to samples whose squares float32 does not hold.
+    # float64, so that an offset many times as loud as the sound does not drown it.
     centred_CT = audio.audio_CT - audio.audio_CT.mean(axis=1, keepdims=True, dtype=np.float64)
     covariance_CC = centred_CT @ centred_CT.T
     level_C = np.sqrt(np.diag(covariance_CC))

@@ -25,19 +25,28 @@ _ENOUGH_OF_MOST = 0.75
 _STEP = 2.0**-15
 
 
-def _flat_samples(wave_T: NDArray[np.float32], level: float, above_I: NDArray[np.intp]) -> int:
-    """Samples in runs above `level` that are flat, or 0 if they are too small a share of all above it."""
-    first_R = np.flatnonzero(np.diff(above_I, prepend=-2) != 1)
-    length_R = np.diff(first_R, append=len(above_I))
-    ripple_R = np.maximum.reduceat(wave_T[above_I], first_R) - level
-    start_R = above_I[first_R]
-    last_R = start_R + length_R - 1
-    outside_R = np.maximum(length_R // 2, 1)
+def _flat_samples(
+    wave_T: NDArray[np.float32], level: float, above_I: NDArray[np.intp], height_I: NDArray[np.float32]
+) -> int:
+    """Samples in runs above `level` that are flat, or 0 if they are too small a share of all above it.
+
+    Args:
+        above_I: indices of the samples above `level`, ascending, at least one.
+        height_I: these samples.
+    """
+    gaps = np.flatnonzero(above_I[1:] - above_I[:-1] != 1) + 1
+    bounds = np.concatenate([[0], gaps, [len(above_I)]])
+    first_R, length_R = bounds[:-1], bounds[1:] - bounds[:-1]
+    long_R = length_R >= _MIN_RUN_SAMPLES
+    if length_R[long_R].sum() < _FLAT_SHARE_MIN * len(above_I):
+        return 0
+    ripple_R = np.maximum.reduceat(height_I, first_R)[long_R] - level
+    start_R, length_R = above_I[first_R[long_R]], length_R[long_R]
+    outside_R = length_R // 2
     before_R = wave_T[np.maximum(start_R - outside_R, 0)]
-    after_R = wave_T[np.minimum(last_R + outside_R, len(wave_T) - 1)]
+    after_R = wave_T[np.minimum(start_R + length_R - 1 + outside_R, len(wave_T) - 1)]
     fall_R = level - np.maximum(before_R, after_R)
-    flat_R = (length_R >= _MIN_RUN_SAMPLES) & (fall_R > _FLATNESS_MIN * np.maximum(ripple_R, _STEP))
-    num_flat = int(length_R[flat_R].sum())
+    num_flat = int(length_R[fall_R > _FLATNESS_MIN * np.maximum(ripple_R, _STEP)].sum())
     return num_flat if num_flat >= _FLAT_SHARE_MIN * len(above_I) else 0
 
 
@@ -49,13 +58,16 @@ def _clipped_samples(wave_T: NDArray[np.float32]) -> int:
     # A plateau that matters holds the top 1% of samples; well below it there is only signal.
     top = float(np.quantile(wave_T[:: max(len(wave_T) // 30_000, 1)], 0.99))
     lowest = min(max(_LEVELS[-1] * peak, 0.7 * top), 0.9 * peak)
-    loud_I = np.flatnonzero(wave_T > lowest)
-    counts = [
-        _flat_samples(wave_T, float(level), above_I)
-        for level in _LEVELS * peak
-        if level >= lowest and len(above_I := loud_I[wave_T[loud_I] > level])
-    ]
-    return next((count for count in counts if count >= _ENOUGH_OF_MOST * max(counts)), 0)
+    above_I = np.flatnonzero(wave_T > lowest)
+    height_I = wave_T[above_I]
+    counts = []
+    for level in (_LEVELS * peak)[::-1]:
+        if level >= lowest:
+            higher_I = height_I > level
+            above_I, height_I = above_I[higher_I], height_I[higher_I]
+            enough = len(above_I) >= _MIN_RUN_SAMPLES
+            counts.append(_flat_samples(wave_T, float(level), above_I, height_I) if enough else 0)
+    return next((count for count in reversed(counts) if count >= _ENOUGH_OF_MOST * max(counts)), 0)
 
 
 @register(

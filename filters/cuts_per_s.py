@@ -39,12 +39,16 @@ def _shrink(luma_NHW: NDArray[np.uint8]) -> F32:
         height, width = height // 2, width // 2
         buffers.append(np.empty((height, width), np.uint8))
     small_NHW = np.empty((len(luma_NHW), height, width), np.float32)
-    for index, frame_HW in enumerate(luma_NHW):
-        averaged_HW = frame_HW
+    # Copied before it is averaged: a plain copy waits less for memory than averaging does.
+    frame_HW = np.empty(luma_NHW.shape[1:], np.uint8)
+    for index, luma_HW in enumerate(luma_NHW):
+        np.copyto(frame_HW, luma_HW)
+        averaged_HW: NDArray[np.uint8] = frame_HW
         for half_HW in buffers:
             height, width = half_HW.shape
             even_HW = averaged_HW[: 2 * height, : 2 * width]
-            averaged_HW = cv2.resize(even_HW, (width, height), dst=half_HW, interpolation=cv2.INTER_AREA)
+            cv2.resize(even_HW, (width, height), dst=half_HW, interpolation=cv2.INTER_AREA)
+            averaged_HW = half_HW
         small_NHW[index] = averaged_HW
     return small_NHW
 

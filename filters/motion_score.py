@@ -45,14 +45,23 @@ def motion_score(video: VideoSignal) -> float:
 
 def _block_means(luma_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Frames averaged over 2 x 2 pixels twice; a side below 4 px stays as it is."""
+    num_frames, rows, columns = luma_NHW.shape
+    height, width = max(rows // 2, 1), max(columns // 2, 1)
+    # One buffer a size for all frames: allocating each costs as much as the averaging. The frame itself is copied
+    # before it is averaged: a plain copy waits less for memory than averaging does.
+    frame_HW, half_HW = np.empty((rows, columns), np.uint8), np.empty((height, width), np.uint8)
+    blurred_NHW = np.empty((num_frames, max(height // 2, 1), max(width // 2, 1)), np.uint8)
+    for luma_HW, blurred_HW in zip(luma_NHW, blurred_NHW, strict=True):
+        np.copyto(frame_HW, luma_HW)
+        _halve(frame_HW, half_HW)
+        _halve(half_HW, blurred_HW)
+    return blurred_NHW
+
+
+def _halve(luma_HW: NDArray[np.uint8], half_HW: NDArray[np.uint8]) -> None:
+    """Average 2 x 2 pixels into one of `half_HW`."""
     import cv2
 
-    for _ in range(2):
-        num_frames, rows, columns = luma_NHW.shape
-        height, width = max(rows // 2, 1), max(columns // 2, 1)
-        half_NHW = np.empty((num_frames, height, width), np.uint8)
-        for luma_HW, half_HW in zip(luma_NHW, half_NHW, strict=True):
-            even_HW = luma_HW[: 2 * height, : 2 * width]
-            cv2.resize(even_HW, (width, height), dst=half_HW, interpolation=cv2.INTER_AREA)
-        luma_NHW = half_NHW
-    return luma_NHW
+    height, width = half_HW.shape
+    even_HW = luma_HW[: 2 * height, : 2 * width]
+    cv2.resize(even_HW, (width, height), dst=half_HW, interpolation=cv2.INTER_AREA)

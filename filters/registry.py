@@ -10,17 +10,24 @@ from functools import cache
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import filters
-from filters.signals import AudioSignal, VideoSignal
+from filters.signals import AudioSignal, AvSignal, KeyframeSignal, SpeechSignal, VideoSignal
 from infra.errors import ConfigError, IntegrityError
 from infra.media import Probe
 
-Needs: TypeAlias = Literal["probe", "audio", "video"]
-Signal: TypeAlias = Probe | AudioSignal | VideoSignal
+Needs: TypeAlias = Literal["probe", "audio", "speech", "keyframes", "video", "av"]
+Signal: TypeAlias = Probe | AudioSignal | SpeechSignal | KeyframeSignal | VideoSignal | AvSignal
 Score: TypeAlias = float
 """One filter's number for one clip, in the filter's unit; finite once it left `measure`."""
 
-# The cheapest to obtain first: a header, then audio, then decoded frames.
-_SIGNAL_TYPES: dict[Needs, type[Signal]] = {"probe": Probe, "audio": AudioSignal, "video": VideoSignal}
+# The cheapest to obtain first: a header, audio, what a model hears in it, key frames, then all frames.
+_SIGNAL_TYPES: dict[Needs, type[Signal]] = {
+    "probe": Probe,
+    "audio": AudioSignal,
+    "speech": SpeechSignal,
+    "keyframes": KeyframeSignal,
+    "video": VideoSignal,
+    "av": AvSignal,
+}
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -88,7 +95,7 @@ class Filter:
 
 
 _FILTERS: dict[str, Filter] = {}
-# `Any`: each filter takes one of the three signals; `measure` below checks which.
+# `Any`: each filter takes one of the signals; `measure` below checks which.
 _MeasureT = TypeVar("_MeasureT", bound=Callable[[Any], Score])
 
 

@@ -1,37 +1,46 @@
-"""Stage: Segment -> scores and reasons of one candidate clip."""
+"""Stage: signals of one candidate clip -> its scores and the reasons against it, the cheapest signals first."""
 
-from collections.abc import Collection, Mapping
-from fractions import Fraction
+from collections.abc import Callable, Collection, Mapping
+from itertools import groupby
 
-from filters.registry import Bounds, Filter, Signal, measure
-from filters.signals import AudioSignal, VideoSignal
-from infra.media.decode import Segment
+from filters.registry import Bounds, Filter, Needs, Signal, measure
+from infra.errors import TooShort
 from pipeline.screen_source import Scores
 
 
 def measure_clip(
-    segment: Segment,
+    load: Callable[[Needs], Signal | None],
     *,
-    sample_rate_hz: int,
-    frame_rate_fps: Fraction,
     filters: Collection[Filter],
     bounds: Mapping[str, Bounds],
+    measure_rejected: bool,
 ) -> tuple[Scores, tuple[str, ...]]:
-    """Scores of the filters that need frames or samples, and the names of those whose bounds are broken.
+    """Scores of the filters that need more than the header, and the names of those whose bounds are broken.
+
+    Once a bound is broken, the signals that cost more are not asked for, unless `measure_rejected`.
 
     Args:
-        sample_rate_hz: native rate of the segment's sound.
+        load: gives a signal when it is needed; none when the clip has no such thing, which rejects nothing.
+        filters: in the order of what their signals cost.
 
     Raises:
-        TooShort: the segment has fewer frames or samples than a filter needs.
+        TooShort: the clip has fewer frames or samples than a filter needs. Key frames may be too few.
         IntegrityError: a score is not finite.
     """
-    signals: dict[str, Signal] = {
-        "video": VideoSignal(luma_NHW=segment.luma_NHW, frame_rate_fps=frame_rate_fps),
-        "audio": AudioSignal(audio_CT=segment.native_TC.T, sample_rate_hz=sample_rate_hz),
-    }
-    scores = tuple(
-        (spec.name, measure(spec, signals[spec.needs])) for spec in filters if spec.needs in signals
-    )
-    reasons = tuple(name for name, score in scores if not bounds[name].admits(score))
-    return scores, reasons
+    scores: list[tuple[str, float]] = []
+    reasons: list[str] = []
+    for needs, group in groupby(filters, key=lambda spec: spec.needs):
+        if needs == "probe" or (reasons and not measure_rejected):
+            continue
+        signal = load(needs)
+        if signal is None:
+            continue
+        try:
+            measured = [(spec.name, measure(spec, signal)) for spec in group]
+        except TooShort:
+            if needs != "keyframes":
+                raise
+            continue  # Key frames that say nothing decide nothing: all frames will.
+        scores += measured
+        reasons += [name for name, score in measured if not bounds[name].admits(score)]
+    return tuple(scores), tuple(reasons)

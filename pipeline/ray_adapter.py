@@ -21,7 +21,7 @@ from crawl.fetch import FetchedMedia, fetch
 from crawl.items import SourceItem
 from infra.errors import AvgenError, ConfigError
 from infra.media.child import find_ffmpeg
-from infra.media.probe import Prober
+from infra.media.reader import MediaReader, ReadLimits
 from infra.telemetry import quiet_loggers
 from infra.units import BYTES_PER_MIB
 from pipeline.curate_source import Workplace, curate_source
@@ -258,16 +258,13 @@ class FetchActor:
 
 
 class CurateActor:
-    """(item, FetchedMedia) -> CurateParts. Owns the probe child of its process."""
+    """(item, FetchedMedia) -> CurateParts. Owns the reading child of its process."""
 
     def __init__(self, *, recipe: Recipe, root: Path, work_dir: Path) -> None:
-        import cv2
-
-        cv2.setNumThreads(1)
         self._recipe = recipe
         scratch = work_dir / f"curate-{uuid.uuid4().hex}"
         scratch.mkdir(parents=True)
-        self._place = Workplace(root=root, work_dir=scratch, ffmpeg=find_ffmpeg(), probe=Prober())
+        self._place = open_workplace(recipe, root=root, work_dir=scratch)
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Curate one source; its parts appear while it is decoded."""
@@ -325,6 +322,22 @@ class EmbedActor:
             embeddings=embed_clips(part.inputs, pictures=pictures, sounds=sounds) if part.inputs else (),
             outcome=part.outcome,
         )
+
+
+def open_workplace(recipe: Recipe, *, root: Path, work_dir: Path) -> Workplace:
+    """All that one worker needs to curate sources, one at a time, on one core.
+
+    Raises:
+        ConfigError: the speech model is not installed.
+    """
+    import cv2
+
+    from model.encoders.speech import load_speech
+
+    cv2.setNumThreads(1)
+    limits = ReadLimits(stall_s=recipe.media.stall_s, memory_mib=recipe.media.memory_mib)
+    speech = load_speech()
+    return Workplace(root=root, work_dir=work_dir, reader=MediaReader(limits), speech=speech.probabilities)
 
 
 def load_encoders(config: EmbedConfig, *, device: str) -> tuple[Encoder, Encoder]:

@@ -13,6 +13,7 @@ from filters.registry import Bounds, Filter, all_filters
 from infra.config import Config, config_hash, did_you_mean, load_config
 from infra.errors import ConfigError
 from infra.units import s_to_frames_floor
+from pipeline.frame_square import CropPolicy
 
 _MIN_FRAMES = 8
 """The filters compare frames over time; fewer say nothing of cuts."""
@@ -27,13 +28,29 @@ class SplitConfig(Config):
     """Length of a clip; the last one of a source may be shorter."""
     min_clip_s: Annotated[float, Field(gt=0)] = 3.0
     """A shorter clip is rejected with the reason `too_short`."""
+    mode: Literal["window", "shots"] = "window"
+    """`window`: a clip every `stride_ratio` of its length. `shots`: clips end at hard cuts; none contains one."""
+    stride_ratio: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """From the start of a window to the next, in lengths of a clip: 0.5 overlaps by half, 2 leaves out as much."""
+    max_clips_per_source: Annotated[int, Field(ge=1)] = 100_000
+    """What comes after so many kept clips of a source is rejected with the reason `max_clips`."""
+    measure_rejected: bool = False
+    """Measure all of a clip that a cheaper measure has rejected, too, so that its bounds can be moved later."""
+
+    def stride_frames(self, frame_rate_fps: Fraction) -> int:
+        """Frames from the start of a window to the start of the next."""
+        return max(1, s_to_frames_floor(self.stride_ratio * self.clip_s, frame_rate_fps))
 
 
 class TranscodeConfig(Config):
     """How a kept clip is written."""
 
     side_px: Annotated[int, Field(ge=64, multiple_of=16)] = 512
-    """Width and height; the short side is scaled to it and the middle is cut out."""
+    """Width and height; the short side is scaled to it, and `crop` says what of the long side is kept."""
+    crop: CropPolicy = "center"
+    """What becomes the square: the middle (`center`), where most stands out or moves (`smart`), all (`pad`)."""
+    crop_black_bars: bool = False
+    """Cut off constant black bars first and scale what lies between them to fit; at most 4 times larger."""
     frame_rate_fps: Annotated[Fraction, Field(ge=1, le=60)] = Fraction(8)
     """Rate at which frames are sampled, measured and written."""
     sample_rate_hz: Annotated[int, Field(ge=8000, le=48000)] = 16_000
@@ -129,6 +146,27 @@ class Recipe(Config):
             raise ValueError(
                 f"split.min_clip_s must span {_MIN_FRAMES} frames at transcode.frame_rate_fps, got"
                 f" {self.split.min_clip_s} s at {self.transcode.frame_rate_fps} fps"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shots_have_no_stride(self) -> "Recipe":
+        if self.split.mode == "shots" and self.split.stride_ratio != 1:
+            raise ValueError(
+                "split.stride_ratio must be 1 when split.mode is shots: a clip begins where the last one ends,"
+                f" got {self.split.stride_ratio}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _key_frames_reject_less(self) -> "Recipe":
+        early, late = (
+            self.bounds[name].min for name in ("keyframe_laplacian_variance", "laplacian_variance")
+        )
+        if early > late:
+            raise ValueError(
+                "filters.keyframe_laplacian_variance.min must be at most filters.laplacian_variance.min, for key"
+                f" frames only reject early what all frames would, got {early:g} and {late:g}; set both"
             )
         return self
 

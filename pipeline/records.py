@@ -21,6 +21,7 @@ from shards.schema import sample_key
 
 NO_AUDIO = "no_audio"
 TOO_SHORT = "too_short"
+MAX_CLIPS = "max_clips"
 
 
 def clip_id_of(source_id: str, start_s: float, end_s: float) -> str:
@@ -49,7 +50,7 @@ class Verdict:
     """Which stage decided: `screen` on the header (the span is the whole source) or `measure`."""
     scores: tuple[tuple[str, float], ...]
     reject_reasons: tuple[str, ...]
-    """Names of the filters whose bounds the scores break, `no_audio`, `too_short`."""
+    """Names of the filters whose bounds the scores break, `no_audio`, `too_short`, `max_clips`."""
 
     @property
     def clip_id(self) -> str:

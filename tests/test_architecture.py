@@ -33,9 +33,11 @@ VENDORS = {
     "duckdb": {"pipeline/catalog.py"},
     "ffmpeg": {"infra/media/", "pipeline/demo/"},
     "laion_clap": {"model/encoders/clap.py"},
+    "onnxruntime": {"model/encoders/speech.py"},
     "open_clip": {"model/encoders/clip.py"},
     "prefect": {"pipeline/flow.py"},
     "ray": {"pipeline/ray_adapter.py"},
+    "silero_vad": set(),  # Its model is read as a file: importing it imports torch and sets its threads.
     "webdataset": {"shards/reader.py", "shards/writer.py"},
     "yt_dlp": {"crawl/"},
 }

@@ -1,10 +1,17 @@
-"""Media of the outside world, always handled in child processes.
+"""Media of the outside world, always opened in a child process that a bad file may kill.
 
-probe.py   header of a file -> Probe          (a PyAV child, restarted when a file kills it)
-decode.py  file -> aligned frames and samples (one ffmpeg child a source)
-encode.py  frames and samples -> mp4 and flac (one ffmpeg child a clip)
-pipes.py   several pipes of one child -> bytes, in bounded memory
-child.py   what every child gets: limits, whitelists, an end
+probe.py     what a header says
+reader.py    files -> frames and samples on one clock, through the reading child
+  reader_child.py  the child: requests -> answers and shared memory
+  header.py        file -> the fields of a probe
+  packets.py       file -> packets of picture and sound on one clock
+  pictures.py      packets -> frames at a constant rate, and key frames
+  scaling.py       frames -> upright, small, bt709 (tone_map.py: HDR)
+  sound.py         packets -> samples without gaps
+  decoding.py      packets -> frames, some of them broken
+resample.py  samples -> one channel at another rate
+encode.py    frames and samples -> mp4 and flac
+child.py     where ffmpeg is, what files may be, and how a child ends
 """
 
 from infra.media.probe import Probe

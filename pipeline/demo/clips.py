@@ -125,7 +125,7 @@ BAD_CLIPS: tuple[DemoClip, ...] = (
         picture=f"{_TESTCARD},gblur=sigma=12:steps=3",
         sound=sounds.speech_like,
         duration_s=_SHORT_S,
-        breaks=frozenset({"laplacian_variance"}),
+        breaks=frozenset({"keyframe_laplacian_variance"}),
     ),
     DemoClip(
         name="strobing",

@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from filters.signals import VideoSignal
-from infra.media.child import find_ffmpeg
-from infra.media.decode import DecodeLimits, DecodePlan, open_decoder
-from infra.media.probe import Prober
+from infra.media.reader import MediaReader, ReadPlan
 from tests.media import CORPUS
+from tests.segments import read_segment
 
 Luma = NDArray[np.uint8]
 Shots = dict[str, Luma]
@@ -90,13 +89,11 @@ def num_matched(found: NDArray[np.intp], true: NDArray[np.intp]) -> int:
 
 def decode_luma(path: Path, *, num_frames: int) -> Luma:
     """The first frames as the pipeline decodes them: short side 512, 8 a second."""
-    plan = DecodePlan(
-        frame_rate_fps=Fraction(8), short_side_px=512, sample_rate_hz=16_000, end_s=num_frames / 8
+    plan = ReadPlan(
+        frame_rate_fps=Fraction(8), short_side_px=512, window_frames=num_frames, end_s=num_frames / 8
     )
-    with closing(Prober()) as probe:
-        header = probe(path)
-    with open_decoder(path, header, plan, binary=find_ffmpeg(), limits=DecodeLimits()) as decoder:
-        return decoder.read(num_frames).luma_NHW
+    with closing(MediaReader()) as reader:
+        return read_segment(reader, path, plan, num_frames=num_frames).luma_NHW
 
 
 @cache

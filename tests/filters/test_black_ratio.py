@@ -32,3 +32,10 @@ def test_black_ratio_two_percent_of_a_black_frame_may_be_lit(num_lit, expected):
 def test_black_ratio_fade_counts_its_dark_end():
     # 235 down to 16 in 74 steps of 3: 37 and below are the last 8 frames, 37 34 31 28 25 22 19 16.
     assert black_ratio(as_signal([flat(luma) for luma in range(235, 15, -3)])) == 8 / 74
+
+
+@pytest.mark.parametrize("row", range(8))
+def test_black_ratio_light_in_any_row_counts(row):
+    frame = np.full((1, 16, 16), 16, np.uint8)
+    frame[0, row, :6] = 235
+    assert black_ratio(as_signal(frame)) == 0

@@ -1,5 +1,8 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from filters.letterbox_ratio import letterbox_ratio, picture_box
 from infra.errors import TooShort
@@ -74,6 +77,25 @@ def test_letterbox_ratio_lit_disc_before_black_has_no_bars():
 def test_picture_box_is_rows_and_columns_of_the_picture():
     box = picture_box(barred(top=50, bottom=62, left=200, right=210))
     assert box == (slice(50, 450), slice(200, 700))
+
+
+@pytest.mark.parametrize("lit_frame", [0, 3, 8, 11])
+def test_picture_box_one_frame_without_bars_is_enough(lit_frame):
+    frames = np.concatenate([barred(top=64, left=91)] * 2)
+    frames[lit_frame] = 100
+    assert picture_box(frames) == (slice(0, 512), slice(0, 910))
+
+
+LUMA = hnp.arrays(
+    np.uint8,
+    st.tuples(st.integers(1, 20), st.integers(4, 12), st.integers(4, 12)),
+    elements=st.sampled_from([16, 99]),
+)
+
+
+@given(LUMA)
+def test_picture_box_is_that_of_the_brightest_that_each_pixel_gets(luma_NHW):
+    assert picture_box(luma_NHW) == picture_box(luma_NHW.max(axis=0)[None])
 
 
 @needs_corpus

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from filters import registry
 from filters.registry import Bounds, Filter, all_filters, measure, register
-from filters.signals import AudioSignal, VideoSignal
+from filters.signals import AudioSignal, AvSignal, KeyframeSignal, SpeechSignal, VideoSignal
 from infra.errors import ConfigError, IntegrityError, TooShort
 from tests.filters.pictures import scene
 from tests.filters.probes import probe
@@ -30,18 +30,24 @@ SIGNALS = {
     "video": VideoSignal(
         luma_NHW=np.stack([scene(index // 4) for index in range(16)]), frame_rate_fps=Fraction(8)
     ),
+    "speech": SpeechSignal(probability_N=np.linspace(0, 1, 62, dtype=np.float32)),
 }
+SIGNALS["keyframes"] = KeyframeSignal(luma_KHW=SIGNALS["video"].luma_NHW[::8])
+SIGNALS["av"] = AvSignal(video=SIGNALS["video"], audio=SIGNALS["audio"])
 EMPTY = {
     "audio": AudioSignal(audio_CT=np.zeros((2, 0), np.float32), sample_rate_hz=48000),
     "video": VideoSignal(luma_NHW=np.zeros((0, 512, 910), np.uint8), frame_rate_fps=Fraction(8)),
+    "speech": SpeechSignal(probability_N=np.zeros(0, np.float32)),
+    "keyframes": KeyframeSignal(luma_KHW=np.zeros((0, 512, 910), np.uint8)),
 }
+EMPTY["av"] = AvSignal(video=EMPTY["video"], audio=EMPTY["audio"])
 DESCRIPTION = {"version": 1, "needs": "probe", "unit": "px", "keep": Bounds(), "source": "a test"}
 
 each_filter = pytest.mark.parametrize("entry", FILTERS, ids=lambda entry: entry.name)
 
 
 def test_all_filters_order_is_stable():
-    order = ("probe", "audio", "video")
+    order = ("probe", "audio", "speech", "keyframes", "video", "av")
     assert list(FILTERS) == sorted(FILTERS, key=lambda entry: (order.index(entry.needs), entry.name))
     assert all_filters() == FILTERS
 
@@ -102,7 +108,10 @@ def test_measure_memory_layout_does_not_matter(entry):
             luma_NHW=np.pad(SIGNALS["video"].luma_NHW, ((0, 0), (0, 9), (0, 7)))[:, :512, :910],
             frame_rate_fps=Fraction(8),
         ),
+        "speech": SpeechSignal(probability_N=np.repeat(SIGNALS["speech"].probability_N, 2)[::2]),
     }
+    strided["keyframes"] = KeyframeSignal(luma_KHW=strided["video"].luma_NHW[::8])
+    strided["av"] = AvSignal(video=strided["video"], audio=strided["audio"])
     assert measure(entry, strided[entry.needs]) == pytest.approx(
         measure(entry, SIGNALS[entry.needs]), abs=1e-4
     )

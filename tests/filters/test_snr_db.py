@@ -141,6 +141,14 @@ def test_power_spectra_librosa_agrees_to_the_bit(sample_rate_hz):
         np.testing.assert_array_equal(module._power_spectra(wave, sample_rate_hz, frame_s), expected_FN)
 
 
+@pytest.mark.parametrize("num_frames", [2, 49, 250, 251, 999, 20_000])
+@pytest.mark.parametrize("quantile", [0.02, 0.05])
+def test_low_quantile_is_the_order_statistic(num_frames, quantile):
+    values_XN = np.random.default_rng(0).standard_normal((3, num_frames)).astype(np.float32)
+    expected_X = np.sort(values_XN, axis=1)[:, max(int(quantile * num_frames), 1)]
+    np.testing.assert_array_equal(module._low_quantile(values_XN, quantile), expected_X)
+
+
 @pytest.mark.parametrize("duration_s", [0.5, 1, 2, 4, 10])
 def test_noise_power_white_noise_is_unbiased(duration_s):
     wave = noise(duration_s, seed=11).astype(np.float32)
@@ -155,3 +163,9 @@ def test_noise_power_white_noise_is_unbiased(duration_s):
 def test_snr_db_less_than_half_a_second_raises_too_short():
     with pytest.raises(TooShort, match=r"0\.5 s"):
         snr_db(as_signal(sine(440, 0.49)))
+
+
+@pytest.mark.parametrize("sample_rate_hz", [10, 100])
+def test_snr_db_rate_without_a_band_is_the_minimum(sample_rate_hz):
+    wave = noise(10, seed=1, sample_rate_hz=sample_rate_hz)
+    assert snr_db(as_signal(wave, sample_rate_hz=sample_rate_hz)) == -20.0

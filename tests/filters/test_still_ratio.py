@@ -31,6 +31,16 @@ def test_still_ratio_bound_is_a_thousandth_of_256(num_changed, expected):
     assert still_ratio(as_signal(frames)) == expected
 
 
+@pytest.mark.parametrize("row", [0, 127, 128, 300, 511])
+def test_still_ratio_motion_in_any_row_counts(row):
+    frames = np.stack([flat(30)] * 2)
+    frames[1, row] += 132
+    # 132 / 512 is 0.258 a pixel; 131 / 512 is 0.2559.
+    assert still_ratio(as_signal(frames)) == 0
+    frames[1, row] -= 1
+    assert still_ratio(as_signal(frames)) == 1
+
+
 def test_still_ratio_slide_show_counts_all_but_its_changes():
     frames = [scene(slide) for slide in range(4) for _ in range(10)]
     assert still_ratio(as_signal(frames)) == 36 / 39

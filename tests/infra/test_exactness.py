@@ -15,13 +15,12 @@ import av
 import numpy as np
 import pytest
 
-from infra.media.child import find_ffmpeg
-from infra.media.decode import DecodeLimits, DecodePlan, Segment, open_decoder
-from infra.media.probe import Prober
+from infra.media.reader import MediaReader, ReadPlan
 from tests.media import SPEECH, ffmpeg, make_clip, make_clock_clip, shown_numbers, sound_start_s
 from tests.pipeline.test_curate_source import curate
+from tests.segments import Segment, read_segment
 
-PLAN = DecodePlan(frame_rate_fps=Fraction(8), short_side_px=72, sample_rate_hz=16_000)
+PLAN = ReadPlan(frame_rate_fps=Fraction(8), short_side_px=72, window_frames=1000)
 DURATION_S = 4.0
 JITTER_S = 0.002
 """Time stamps of matroska are whole milliseconds; coders of sound are not exact to a sample."""
@@ -30,10 +29,10 @@ B_FRAMES = ("-bf", "3", "-g", "12")
 
 
 @pytest.fixture(scope="module")
-def prober():
-    prober = Prober()
-    yield prober
-    prober.close()
+def reader():
+    reader = MediaReader()
+    yield reader
+    reader.close()
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +42,8 @@ def film(tmp_path_factory) -> Path:
     )
 
 
-def decode(path: Path, prober: Prober, *, start_s: float = 0.0, end_s: float = float("inf")) -> Segment:
-    plan = replace(PLAN, start_s=start_s, end_s=end_s)
-    limits = DecodeLimits(stall_s=20)
-    with open_decoder(path, prober(path), plan, binary=find_ffmpeg(), limits=limits) as decoder:
-        segment = decoder.read(1000)
-        decoder.finish()
-    return segment
+def decode(path: Path, reader: MediaReader, *, start_s: float = 0.0, end_s: float = float("inf")) -> Segment:
+    return read_segment(reader, path, replace(PLAN, start_s=start_s, end_s=end_s))
 
 
 def picture_lead_s(segment: Segment, rate_fps: Fraction, duration_s: float = DURATION_S) -> np.ndarray:
@@ -74,16 +68,16 @@ def assert_in_step(segment: Segment, rate_fps: Fraction, duration_s: float = DUR
 @pytest.mark.parametrize(
     "rate_fps", [FILM, Fraction(24), PAL, NTSC, Fraction(50), Fraction(60_000, 1001)], ids=str
 )
-def test_decode_source_rate_any_shows_the_nearest_frame_of_every_instant(tmp_path, prober, rate_fps):
+def test_decode_source_rate_any_shows_the_nearest_frame_of_every_instant(tmp_path, reader, rate_fps):
     path = make_clock_clip(tmp_path / "a.mp4", rate_fps=rate_fps, duration_s=DURATION_S, options=("-bf", "3"))
-    segment = decode(path, prober)
+    segment = decode(path, reader)
     assert (segment.num_frames, sound_start_s(segment.output_S, DURATION_S)) == (32, 0)
     assert_in_step(segment, rate_fps)
 
 
 @pytest.mark.parametrize("start_s", [0.001, 0.333, 0.5, 1.0001, 1.7777, 2.49, 2.8])
-def test_decode_span_cut_anywhere_starts_where_it_says(film, prober, start_s):
-    segment = decode(film, prober, start_s=start_s, end_s=start_s + 1.1)
+def test_decode_span_cut_anywhere_starts_where_it_says(film, reader, start_s):
+    segment = decode(film, reader, start_s=start_s, end_s=start_s + 1.1)
     assert segment.num_frames == 8
     assert sound_start_s(segment.output_S, DURATION_S) == pytest.approx(start_s, abs=0.001)
     assert_in_step(segment, FILM)
@@ -106,45 +100,45 @@ CONTAINERS = {
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_decode_span_of_any_container_is_in_step(tmp_path, prober, name):
+def test_decode_span_of_any_container_is_in_step(tmp_path, reader, name):
     file_name, options = CONTAINERS[name]
     path = make_clock_clip(tmp_path / file_name, rate_fps=PAL, duration_s=DURATION_S, options=options)
     for start_s in (0.25, 2.01):
-        segment = decode(path, prober, start_s=start_s, end_s=start_s + 1.5)
+        segment = decode(path, reader, start_s=start_s, end_s=start_s + 1.5)
         assert segment.num_frames == 12
         # The container's zero is that of its earliest packet, which coders' delays put before ours.
         assert sound_start_s(segment.output_S, DURATION_S) == pytest.approx(start_s, abs=0.1)
         assert_in_step(segment, PAL)
 
 
-def test_decode_span_far_into_mpegts_is_in_step(tmp_path, prober):
+def test_decode_span_far_into_mpegts_is_in_step(tmp_path, reader):
     """Beyond what is read ahead of a span in a file that has no index."""
     path = make_clock_clip(tmp_path / "a.ts", rate_fps=PAL, duration_s=40, options=("-g", "250"))
-    segment = decode(path, prober, start_s=37.3, end_s=38.5)
+    segment = decode(path, reader, start_s=37.3, end_s=38.5)
     assert_in_step(segment, PAL, 40)
 
 
 @pytest.mark.parametrize("start_s", [0.0, 0.6])
-def test_decode_edit_list_that_hides_a_beginning_is_in_step(film, tmp_path, prober, start_s):
+def test_decode_edit_list_that_hides_a_beginning_is_in_step(film, tmp_path, reader, start_s):
     """A copy that starts within a group of pictures: an edit list says what is not to be shown."""
     ffmpeg("-ss", "1.37", "-i", film, "-c", "copy", tmp_path / "cut.mp4")
-    segment = decode(tmp_path / "cut.mp4", prober, start_s=start_s)
+    segment = decode(tmp_path / "cut.mp4", reader, start_s=start_s)
     assert sound_start_s(segment.output_S, DURATION_S) == pytest.approx(1.37 + start_s, abs=0.04)
     assert_in_step(segment, FILM)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
-def test_decode_sound_that_starts_late_comes_after_silence(film, tmp_path, prober, suffix):
+def test_decode_sound_that_starts_late_comes_after_silence(film, tmp_path, reader, suffix):
     path = tmp_path / f"late.{suffix}"
     ffmpeg("-i", film, "-ss", "0.9", "-i", film, "-map", "0:v", "-map", "1:a", "-c:v", "copy",
            "-af", "asetpts=PTS+0.9/TB", "-c:a", "aac", path)  # fmt: skip
-    segment = decode(path, prober)
+    segment = decode(path, reader)
     assert np.abs(segment.output_S[: 16_000 * 8 // 10]).max() <= 100
     later = replace(segment, i420_NB=segment.i420_NB[8:], output_S=segment.output_S[16_000:])
     assert_in_step(later, FILM)
 
 
-def test_decode_sound_with_a_missing_packet_stays_in_step(tmp_path, prober):
+def test_decode_sound_with_a_missing_packet_stays_in_step(tmp_path, reader):
     """Three fiftieths of a second are lost; what follows is not early by them."""
     path = make_clock_clip(
         tmp_path / "a.mkv",
@@ -152,10 +146,10 @@ def test_decode_sound_with_a_missing_packet_stays_in_step(tmp_path, prober):
         duration_s=DURATION_S,
         options=("-c:a", "pcm_s16le", "-af", "asetnsamples=320,aselect='not(between(t,0.49,0.549))'"),
     )
-    assert_in_step(decode(path, prober), PAL)
+    assert_in_step(decode(path, reader), PAL)
 
 
-def test_decode_variable_rate_shows_the_frame_on_display(tmp_path, prober):
+def test_decode_variable_rate_shows_the_frame_on_display(tmp_path, reader):
     """Five frames of seven are missing here and there; the last one before them is held."""
     path = make_clock_clip(
         tmp_path / "a.mp4",
@@ -163,7 +157,7 @@ def test_decode_variable_rate_shows_the_frame_on_display(tmp_path, prober):
         duration_s=DURATION_S,
         options=("-vf", "select='lt(mod(n,7),2)+lt(mod(n,50),20)',format=yuv420p", "-fps_mode", "vfr"),
     )
-    segment = decode(path, prober)
+    segment = decode(path, reader)
     lead_s_N = picture_lead_s(segment, Fraction(50))
     assert segment.num_frames == 32
     assert (lead_s_N >= -5 / 50 - JITTER_S).all() and (lead_s_N <= 0.5 / 25 + JITTER_S).all()
@@ -174,7 +168,7 @@ def test_decode_variable_rate_shows_the_frame_on_display(tmp_path, prober):
     [("a.mp4", "24000/1001", 0.337, B_FRAMES), ("a.ts", "60000/1001", 1.7, ("-output_ts_offset", "5"))],
 )
 def test_curate_source_flash_and_beep_are_together_in_the_written_sample(
-    tmp_path, prober, name, rate, start_s, options
+    tmp_path, reader, name, rate, start_s, options
 ):
     """A flash of one output frame around second 1 of the span, and a beep that starts there."""
     zero_s = start_s + 1
@@ -187,7 +181,7 @@ def test_curate_source_flash_and_beep_are_together_in_the_written_sample(
         audio=SPEECH.replace("exprs='", f"exprs='{beep}+"),
         options=(*options, "-c:a", "ac3"),
     )
-    outcome = curate(path, tmp_path / "root", prober, span_start_s=start_s, span_end_s=start_s + 4)[
+    outcome = curate(path, tmp_path / "root", reader, span_start_s=start_s, span_end_s=start_s + 4)[
         -1
     ].outcome
     with tarfile.open(tmp_path / "root" / outcome.curated.bundle_key) as bundle:

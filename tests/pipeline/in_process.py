@@ -22,7 +22,7 @@ def finished_sources(
     for item in items:
         parts = curate(fetch({"record": item}))
         yield from gather_sources(embed(part)["record"] for part in parts)
-    curate._place.probe.close()
+    curate._place.reader.close()
 
 
 def ingest_in_process(spec: str, root: Path, *overrides: str) -> Recipe:

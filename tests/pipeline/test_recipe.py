@@ -27,6 +27,7 @@ def test_load_recipe_zero_is_a_bound():
         ("split.clip_s=long", r"split\.clip_s: .* got 'long'"),
         ("split.clip_s", "must look like filters.snr_db.min=12"),
         ("split.clip_s.deep=1", "clip_s is a value, not a group"),
+        ("filters.laplacian_variance.min=20", "keyframe_laplacian_variance.min must be at most .* 50 and 20"),
         ("filters.silence_ratio.min=0.9", "filters.silence_ratio: bounds must satisfy min <= max"),
         ("split.clip_s=2", r"split\.min_clip_s must be at most split\.clip_s, got 3\.0 and 2\.0"),
         ("split.min_clip_s=0.1", r"split\.min_clip_s must span 8 frames"),

@@ -1,4 +1,4 @@
-"""The square that is cut out of every frame, and which frames the picture encoder sees."""
+"""Which frames the picture encoder sees."""
 
 from fractions import Fraction
 
@@ -7,22 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.media.decode import Segment
-from pipeline.transcode_clip import EMBED_SIDE_PX, crop_center, embed_pictures
+from pipeline.embed_pictures import EMBED_SIDE_PX, embed_pictures
 
 SIDE_PX = 16
-
-
-def segment(i420_NB: np.ndarray, *, height_px: int, width_px: int) -> Segment:
-    return Segment(
-        start_frame=0,
-        i420_NB=i420_NB,
-        height_px=height_px,
-        width_px=width_px,
-        native_TC=np.zeros((0, 1), np.float32),
-        embed_E=np.zeros(0, np.float32),
-        output_S=np.zeros(0, np.int16),
-    )
 
 
 def gray_frames(num_frames: int) -> np.ndarray:
@@ -66,22 +53,3 @@ def test_embed_pictures_one_for_each_second_begun(num_frames, frame_rate_fps):
     assert len(seen) - 1 < num_frames / frame_rate_fps <= len(seen)
     for second, index in enumerate(seen[:-1]):
         assert index / frame_rate_fps <= second + Fraction(1, 2) < (index + 1) / frame_rate_fps
-
-
-@pytest.mark.parametrize(
-    ("height_px", "width_px", "top_px", "left_px"),
-    [(16, 16, 0, 0), (16, 24, 0, 4), (16, 30, 0, 6), (28, 16, 6, 0)],
-)
-def test_crop_center_cuts_luma_and_chroma_at_the_same_even_place(height_px, width_px, top_px, left_px):
-    rng = np.random.default_rng(0)
-    planes = [
-        rng.integers(0, 255, (3, rows, columns), np.uint8)
-        for rows, columns in ((height_px, width_px), *[(height_px // 2, width_px // 2)] * 2)
-    ]
-    i420_NB = np.concatenate([plane.reshape(3, -1) for plane in planes], axis=1)
-    expected = [
-        plane[:, top_px // part :, left_px // part :][:, : SIDE_PX // part, : SIDE_PX // part].reshape(3, -1)
-        for plane, part in zip(planes, (1, 2, 2), strict=True)
-    ]
-    square_NB = crop_center(segment(i420_NB, height_px=height_px, width_px=width_px), SIDE_PX)
-    np.testing.assert_array_equal(square_NB, np.concatenate(expected, axis=1))
