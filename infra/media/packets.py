@@ -117,6 +117,8 @@ class Packets:
         while not self.is_over(index):
             try:
                 packet = next(self._packets)
+            except av.MemoryError:
+                raise
             except (StopIteration, av.FFmpegError, OSError):  # What is missing then shows in the length.
                 self._is_over = True
                 return False
@@ -149,7 +151,8 @@ class Packets:
             self._cut_us.setdefault(index, stamps[0] if stamps else 0)
         if index in self._cut_us:
             return False
-        if index == self._video_index and timed.pts_us is not None:
+        # What an edit list hides is decoded, for others refer to it, and not shown.
+        if index == self._video_index and timed.pts_us is not None and not packet.is_discard:
             bisect.insort(self.shown_us, timed.pts_us)
         self._num_held_bytes += packet.size
         self._queues[index].append(timed)

@@ -127,6 +127,8 @@ class PictureReader:
         """Whether a frame will be shown by a row that is still to be made; true where that cannot be told."""
         if self._is_interlaced or timed.pts_us is None:
             return True
+        if timed.packet.is_discard:
+            return False
         following_us = self._following_us(timed.pts_us)
         row = math.ceil((timed.pts_us - self._lead_us) * self._frame_rate_fps / US_PER_S)
         return self._limit_us(max(row, self._next_row)) < following_us or self._shown is None

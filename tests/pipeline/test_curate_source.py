@@ -5,6 +5,7 @@ import io
 import json
 import math
 import tarfile
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -127,6 +128,25 @@ def test_curate_source_header_reject_decodes_nothing_and_spans_the_source(tmp_pa
     assert (verdict.start_s, verdict.end_s) == (0, pytest.approx(5, abs=0.1))
     assert (part.inputs, part.outcome.curated.bundle_key) == ((), "")
     assert not (tmp_path / "root" / "staged").exists()
+
+
+def test_curate_source_gives_the_same_bytes_whatever_its_worker_did_before(long_clip, tmp_path):
+    """So it does not matter how many workers share a run, and which of them gets a source."""
+    other = make_clip(
+        tmp_path / "other.mkv",
+        duration_s=5,
+        video="mandelbrot=size=1280x720:rate=30",
+        audio=f"{SPEECH},aformat=channel_layouts=5.1",
+        options=("-bf", "3"),
+    )
+    digests = set()
+    for name, before in (("fresh", []), ("used", [other, long_clip, other])):
+        with closing(MediaReader()) as reader:
+            for path in before:
+                curate(path, tmp_path / f"{name}-before", reader)
+            outcome = curate(long_clip, tmp_path / name, reader)[-1].outcome
+        digests.add(hashlib.sha256((tmp_path / name / outcome.curated.bundle_key).read_bytes()).hexdigest())
+    assert len(digests) == 1
 
 
 def test_curate_source_all_windows_rejected_leaves_no_bundle(tmp_path, reader):
