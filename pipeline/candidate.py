@@ -32,13 +32,19 @@ class Candidate:
     speech: SpeechDetector
     first_frame: int
     num_frames: int
-    native_CT: NDArray[np.float32]
+    window_CT: NDArray[np.float32]
+    """The sound of the window, which may be longer than the clip."""
     _resampled: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
     @cached_property
     def pictures(self) -> Pictures:
         """The clip's frames."""
         return self.source.pictures().first(self.num_frames)
+
+    @property
+    def native_CT(self) -> NDArray[np.float32]:
+        """The clip's sound at the source's own rate and channels."""
+        return self.window_CT[:, : self.num_samples(self.probe.sample_rate_hz)]
 
     @property
     def duration_s(self) -> float:

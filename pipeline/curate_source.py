@@ -21,8 +21,8 @@ from infra.media.reader import MediaReader, MediaSource, ReadPlan
 from infra.media.resample import EMBED_RATE_HZ, to_int16
 from infra.units import frames_to_s, s_to_frames_floor
 from pipeline.candidate import Candidate, SpeechDetector
-from pipeline.embed_pictures import embed_pictures
-from pipeline.frame_square import square_frames
+from pipeline.embed_pictures import embed_pictures, middle_frames
+from pipeline.frame_square import draw_squares, plan_square
 from pipeline.measure_clip import measure_clip
 from pipeline.recipe import Recipe
 from pipeline.records import (
@@ -176,7 +176,7 @@ class _Curating:
                 speech=self._place.speech,
                 first_frame=first,
                 num_frames=num_frames,
-                native_CT=sound.native_CT,
+                window_CT=sound.native_CT,
             )
             yield clip
             num_kept += self._verdicts[-1].kept
@@ -216,26 +216,28 @@ class _Curating:
             x264_crf=settings.x264_crf,
             keyframe_interval_frames=settings.keyframe_interval_frames,
         )
-        pictures = clip.pictures
-        square_NB = square_frames(
-            pictures.i420_NB,
-            height_px=pictures.height_px,
-            width_px=pictures.width_px,
+        frames_NB = clip.pictures.i420_NB
+        square = plan_square(
+            frames_NB,
+            frame_px=(clip.pictures.height_px, clip.pictures.width_px),
             side_px=settings.side_px,
             policy=settings.crop,
             crop_black_bars=settings.crop_black_bars,
         )
+        squares = (draw_squares(frames_NB[row : row + 1], square)[0] for row in range(clip.num_frames))
+        seen_NB = frames_NB[middle_frames(clip.num_frames, settings.frame_rate_fps)]
         mono_S = to_int16(clip.mono(settings.sample_rate_hz))
         members = {
-            "mp4": encode_mp4(square_NB, plan, path=self._place.work_dir / "clip.mp4"),
+            "mp4": encode_mp4(squares, plan, path=self._place.work_dir / "clip.mp4"),
             "flac": encode_flac(mono_S, sample_rate_hz=settings.sample_rate_hz),
             "json": self._meta(clip, verdict, num_samples=len(mono_S)).to_json_bytes(),
         }
         bundle.write(verdict.clip_id, members)
-        pictures_NHWC = embed_pictures(
-            square_NB, side_px=settings.side_px, frame_rate_fps=settings.frame_rate_fps
+        return EmbedInput(
+            clip_id=verdict.clip_id,
+            rgb_NHWC=embed_pictures(draw_squares(seen_NB, square), side_px=settings.side_px),
+            mono_E=clip.mono(EMBED_RATE_HZ),
         )
-        return EmbedInput(clip_id=verdict.clip_id, rgb_NHWC=pictures_NHWC, mono_E=clip.mono(EMBED_RATE_HZ))
 
     def _meta(self, clip: Candidate, verdict: Verdict, *, num_samples: int) -> StagedMeta:
         settings, origin = self._recipe.transcode, self._fetched.provenance

@@ -23,16 +23,16 @@ _YCBCR_ZERO = np.array([16, 128, 128])
 _RGB_FROM_YCBCR = np.column_stack([_RGB_FROM_YCBCR, -_RGB_FROM_YCBCR @ _YCBCR_ZERO])
 
 
-def embed_pictures(
-    i420_NB: NDArray[np.uint8], *, side_px: int, frame_rate_fps: Fraction
-) -> NDArray[np.uint8]:
-    """One RGB picture for each second begun, from the middle of that second, NHWC at `EMBED_SIDE_PX`.
+def middle_frames(num_frames: int, frame_rate_fps: Fraction) -> list[int]:
+    """Indices of the frames that encoders see: for each second begun the one in its middle, or the last one."""
+    num_seconds = math.ceil(num_frames / frame_rate_fps)
+    middles = (s_to_frames_floor(second + 0.5, frame_rate_fps) for second in range(num_seconds))
+    return [min(index, num_frames - 1) for index in middles]
 
-    A last second that ends before its middle gives its last frame.
-    """
-    num_seconds = math.ceil(len(i420_NB) / frame_rate_fps)
-    middles = [s_to_frames_floor(second + 0.5, frame_rate_fps) for second in range(num_seconds)]
-    return np.stack([_rgb_small(i420_NB[min(index, len(i420_NB) - 1)], side_px) for index in middles])
+
+def embed_pictures(i420_NB: NDArray[np.uint8], *, side_px: int) -> NDArray[np.uint8]:
+    """Square frames as RGB pictures, NHWC at `EMBED_SIDE_PX`."""
+    return np.stack([_rgb_small(frame_B, side_px) for frame_B in i420_NB])
 
 
 def _rgb_small(i420_B: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:

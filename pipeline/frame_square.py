@@ -8,6 +8,7 @@ N frames, B bytes of a planar 4:2:0 frame, H rows, W columns, K frames looked at
 L places along the long side of a picture.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -37,33 +38,69 @@ _MIN_CONTENT = 0.05
 _TIE = 0.05
 
 
-def square_frames(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SquarePlan:
+    """What of the frames of a clip becomes squares, alike for all of them. Sizes are height, width; all even."""
+
+    frame_px: tuple[int, int]
+    side_px: int
+    picture_px: tuple[int, int, int, int]
+    """What is looked at of a frame: top, left, height, width."""
+    scaled_px: tuple[int, int]
+    """Size that the picture is brought to."""
+    corner_px: tuple[int, int]
+    """Top, left of the part of it that is shown."""
+    shown_px: tuple[int, int]
+    """Size of that part; it lies in the middle of the square, between black bars when it is smaller."""
+
+
+def plan_square(
     i420_NB: NDArray[np.uint8],
     *,
-    height_px: int,
-    width_px: int,
+    frame_px: tuple[int, int],
     side_px: int,
     policy: CropPolicy,
     crop_black_bars: bool,
-) -> NDArray[np.uint8]:
-    """Every frame as a square, planar 4:2:0, one a row.
+) -> SquarePlan:
+    """Which part of a clip is shown.
 
     `center` is the middle square of the picture, `smart` the square along its long side with most of what stands
     out or moves, `pad` all of it between black bars.
 
     Args:
-        i420_NB: N >= 1 frames, limited-range bt709, with `side_px` as the short side; sizes are even, 16 or more.
+        i420_NB: N >= 1 frames, limited-range bt709, planar 4:2:0, one a row.
+        frame_px: their height and width, even, 16 or more.
         crop_black_bars: the picture is what lies between black bars, scaled to fit; otherwise it is the frame.
     """
-    picture = _planes(i420_NB, height_px, width_px)
-    if crop_black_bars:
-        picture = _without_bars(picture, side_px)
-    square_NB = np.empty((len(i420_NB), side_px * side_px * 3 // 2), np.uint8)
-    square = _planes(square_NB, side_px, side_px)
-    if policy == "pad":
-        _draw_whole(picture, square)
-    else:
-        _draw_part(picture, square, policy)
+    frame = _planes(i420_NB, *frame_px)
+    picture_px = _between_bars(frame[0], side_px) if crop_black_bars else (0, 0, *frame_px)
+    size_px = picture_px[2:]
+    is_whole = policy == "pad"
+    fitted_px = max(size_px) if is_whole else min(size_px)
+    height_px, width_px = (_even_px(side_px * px / fitted_px) for px in size_px)
+    spare_px = 0 if is_whole else max(height_px, width_px) - side_px
+    start_px = _middle_px(spare_px)
+    if policy == "smart":
+        start_px = _salient_start_px(_cut(frame, *picture_px), side_px, spare_px)
+    return SquarePlan(
+        frame_px=frame_px,
+        side_px=side_px,
+        picture_px=picture_px,
+        scaled_px=(height_px, width_px),
+        corner_px=(start_px, 0) if height_px > width_px else (0, start_px),
+        shown_px=(height_px, width_px) if is_whole else (side_px, side_px),
+    )
+
+
+def draw_squares(i420_NB: NDArray[np.uint8], plan: SquarePlan) -> NDArray[np.uint8]:
+    """Frames as squares, planar 4:2:0, one a row, contiguous."""
+    square_NB = np.empty((len(i420_NB), plan.side_px * plan.side_px * 3 // 2), np.uint8)
+    square = _planes(square_NB, plan.side_px, plan.side_px)
+    if plan.shown_px != (plan.side_px, plan.side_px):
+        for plane_NHW, black in zip(square, _BLACK, strict=True):
+            plane_NHW[:] = black
+    picture = _cut(_planes(i420_NB, *plan.frame_px), *plan.picture_px)
+    _draw(picture, _middle(square, *plan.shown_px), size_px=plan.scaled_px, corner_px=plan.corner_px)
     return square_NB
 
 
@@ -95,39 +132,18 @@ def _middle(planes: Planes, height_px: int, width_px: int) -> Planes:
     return _cut(planes, _middle_px(rows - height_px), _middle_px(columns - width_px), height_px, width_px)
 
 
-def _without_bars(frame: Planes, side_px: int) -> Planes:
-    """What lies between black bars, without the lines that share a chroma sample with them."""
+def _between_bars(luma_NHW: NDArray[np.uint8], side_px: int) -> tuple[int, int, int, int]:
+    """Top, left, height, width between black bars, without the lines that share a chroma sample with them."""
     top_px, bottom_px, left_px, right_px = (
-        edge_px // 2 * 2 for span in picture_box(frame[0]) for edge_px in (span.start + 1, span.stop)
+        edge_px // 2 * 2 for span in picture_box(luma_NHW) for edge_px in (span.start + 1, span.stop)
     )
     height_px, width_px = bottom_px - top_px, right_px - left_px
     if min(height_px, width_px) * _MAX_ENLARGEMENT < side_px:
-        return frame
-    return _cut(frame, top_px, left_px, height_px, width_px)
+        return 0, 0, luma_NHW.shape[1], luma_NHW.shape[2]
+    return top_px, left_px, height_px, width_px
 
 
-def _draw_whole(picture: Planes, square: Planes) -> None:
-    """The picture between black bars, its long side as long as the square's."""
-    side_px, size_px = square[0].shape[1], picture[0].shape[1:]
-    height_px, width_px = (_even_px(side_px * px / max(size_px)) for px in size_px)
-    for plane_NHW, black in zip(square, _BLACK, strict=True):
-        plane_NHW[:] = black
-    _draw(picture, _middle(square, height_px, width_px), size_px=(height_px, width_px))
-
-
-def _draw_part(picture: Planes, square: Planes, policy: CropPolicy) -> None:
-    """The square part of the picture that the policy shows, its short side as long as the square's."""
-    side_px, size_px = square[0].shape[1], picture[0].shape[1:]
-    height_px, width_px = (_even_px(side_px * px / min(size_px)) for px in size_px)
-    spare_px = max(height_px, width_px) - side_px
-    start_px = _middle_px(spare_px) if policy == "center" else _salient_start_px(picture, side_px, spare_px)
-    corner_px = (start_px, 0) if height_px > width_px else (0, start_px)
-    _draw(picture, square, size_px=(height_px, width_px), corner_px=corner_px)
-
-
-def _draw(
-    source: Planes, target: Planes, *, size_px: tuple[int, int], corner_px: tuple[int, int] = (0, 0)
-) -> None:
+def _draw(source: Planes, target: Planes, *, size_px: tuple[int, int], corner_px: tuple[int, int]) -> None:
     """Fill the target with the part at `corner_px` of the source when that has been scaled to `size_px`."""
     import cv2
 

@@ -4,6 +4,7 @@ What is encoded are arrays of our own, so this runs in the process that has them
 """
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -27,11 +28,11 @@ class EncodePlan:
     keyframe_interval_frames: int
 
 
-def encode_mp4(i420_NB: NDArray[np.uint8], plan: EncodePlan, *, path: Path) -> bytes:
+def encode_mp4(frames: Iterable[NDArray[np.uint8]], plan: EncodePlan, *, path: Path) -> bytes:
     """H.264 in MP4, no sound. One thread and bit-exact flags: the bytes depend on the input and the plan alone.
 
     Args:
-        i420_NB: N square planar 4:2:0 frames, limited-range bt709, one a row, rows contiguous.
+        frames: square, planar 4:2:0, limited-range bt709, each contiguous; done with when the next is asked for.
         path: a temporary file, for the index is moved to the front; it is gone when this returns.
     """
     options = {"preset": plan.x264_preset, "crf": str(plan.x264_crf), "flags": "+bitexact"}
@@ -49,8 +50,8 @@ def encode_mp4(i420_NB: NDArray[np.uint8], plan: EncodePlan, *, path: Path) -> b
             )
             context.color_range, context.colorspace = _LIMITED_RANGE, _COLOR
             context.color_primaries, context.color_trc = _COLOR, _COLOR
-            for index, row_B in enumerate(i420_NB):
-                picture = row_B.reshape(-1, plan.side_px)
+            for index, frame_B in enumerate(frames):
+                picture = frame_B.reshape(-1, plan.side_px)
                 frame = av.VideoFrame.from_numpy_buffer(picture, "yuv420p")
                 frame.pts, frame.time_base = index, 1 / plan.frame_rate_fps
                 container.mux(stream.encode(frame))

@@ -165,7 +165,7 @@ def _windows(path: Path, reader: MediaReader, probe: Probe) -> list[tuple[Scores
                 speech=load_speech().probabilities,
                 first_frame=0,
                 num_frames=sound.num_frames,
-                native_CT=sound.native_CT,
+                window_CT=sound.native_CT,
             )
             measured.append(
                 measure_clip(clip.signal, filters=all_filters(), bounds=_BOUNDS, measure_rejected=True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.embed_pictures import EMBED_SIDE_PX, embed_pictures
+from pipeline.embed_pictures import EMBED_SIDE_PX, embed_pictures, middle_frames
 
 SIDE_PX = 16
 
@@ -21,7 +21,8 @@ def gray_frames(num_frames: int) -> np.ndarray:
 
 def frames_seen(num_frames: int, frame_rate_fps: Fraction) -> list[int]:
     """Which of up to 200 frames the pictures show."""
-    pictures_NHWC = embed_pictures(gray_frames(num_frames), side_px=SIDE_PX, frame_rate_fps=frame_rate_fps)
+    seen_NB = gray_frames(num_frames)[middle_frames(num_frames, frame_rate_fps)]
+    pictures_NHWC = embed_pictures(seen_NB, side_px=SIDE_PX)
     assert pictures_NHWC.shape[1:] == (EMBED_SIDE_PX, EMBED_SIDE_PX, 3)
     return [round(float(level) / 1.164384) for level in pictures_NHWC[:, 0, 0, 0]]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.frame_square import square_frames
+from pipeline.frame_square import draw_squares, plan_square
 from tests.media import CORPUS, ffmpeg, needs_corpus
 
 POLICIES = ("center", "pad", "smart")
@@ -32,14 +32,16 @@ def squared(planes, *, policy: str, crop_black_bars: bool = False, side_px: int 
     """The planes of the squares."""
     _, height_px, width_px = planes[0].shape
     side_px = side_px or min(height_px, width_px)
-    square_NB = square_frames(
-        joined(*planes),
-        height_px=height_px,
-        width_px=width_px,
+    i420_NB = joined(*planes)
+    plan = plan_square(
+        i420_NB,
+        frame_px=(height_px, width_px),
         side_px=side_px,
         policy=policy,
         crop_black_bars=crop_black_bars,
     )
+    square_NB = draw_squares(i420_NB, plan)
+    np.testing.assert_array_equal(draw_squares(i420_NB[1:], plan), square_NB[1:])
     assert square_NB.dtype == np.uint8
     assert square_NB.flags.c_contiguous
     assert square_NB.shape == (len(planes[0]), side_px * side_px * 3 // 2)
@@ -97,7 +99,7 @@ frame_sizes = st.composite(sizes)()
     ("height_px", "width_px", "top_px", "left_px"),
     [(16, 16, 0, 0), (16, 24, 0, 4), (16, 30, 0, 6), (28, 16, 6, 0), (16, 18, 0, 0), (16, 128, 0, 56)],
 )
-def test_square_frames_center_cuts_all_planes_at_the_same_even_place(height_px, width_px, top_px, left_px):
+def test_draw_squares_center_cuts_all_planes_at_the_same_even_place(height_px, width_px, top_px, left_px):
     planes = noise(height_px, width_px)
     expected = [
         plane[:, top_px // k : (top_px + 16) // k, left_px // k : (left_px + 16) // k]
@@ -107,17 +109,19 @@ def test_square_frames_center_cuts_all_planes_at_the_same_even_place(height_px, 
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_square_frames_takes_rows_of_a_decoder_that_are_apart_and_read_only():
+def test_draw_squares_takes_rows_of_a_decoder_that_are_apart_and_read_only():
     rows_NB = np.frombuffer(np.random.default_rng(0).bytes(2 * (6 + 16 * 24 * 3 // 2)), np.uint8)
     i420_NB = rows_NB.reshape(2, -1)[:, 6:]
     for policy in POLICIES:
-        shape = {"height_px": 16, "width_px": 24, "side_px": 16, "policy": policy, "crop_black_bars": True}
-        np.testing.assert_array_equal(square_frames(i420_NB, **shape), square_frames(i420_NB.copy(), **shape))
+        shape = {"frame_px": (16, 24), "side_px": 16, "policy": policy, "crop_black_bars": True}
+        plan = plan_square(i420_NB, **shape)
+        assert plan == plan_square(i420_NB.copy(), **shape)
+        np.testing.assert_array_equal(draw_squares(i420_NB, plan), draw_squares(i420_NB.copy(), plan))
 
 
 @pytest.mark.parametrize("crop_black_bars", [False, True])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_square_frames_square_frame_comes_back(policy, crop_black_bars):
+def test_draw_squares_square_frame_comes_back(policy, crop_black_bars):
     planes = noise(64, 64)
     found = squared(planes, policy=policy, crop_black_bars=crop_black_bars)
     np.testing.assert_array_equal(joined(*found), joined(*planes))
@@ -125,7 +129,7 @@ def test_square_frames_square_frame_comes_back(policy, crop_black_bars):
 
 @settings(deadline=None, max_examples=60)
 @given(size_px=frame_sizes, policy=st.sampled_from(POLICIES), crop_black_bars=st.booleans())
-def test_square_frames_chroma_stays_with_its_luma(size_px, policy, crop_black_bars):
+def test_draw_squares_chroma_stays_with_its_luma(size_px, policy, crop_black_bars):
     luma, blue, red = squared(gray_coded(*size_px), policy=policy, crop_black_bars=crop_black_bars)
     blocks = luma.reshape(len(luma), blue.shape[1], 2, blue.shape[2], 2).swapaxes(2, 3).astype(float)
     is_bar = (blocks == BLACK[0]).all(axis=(3, 4))
@@ -138,7 +142,7 @@ def test_square_frames_chroma_stays_with_its_luma(size_px, policy, crop_black_ba
 
 
 @pytest.mark.parametrize("upright", [False, True])
-def test_square_frames_pad_shows_all_of_the_picture_between_bars(upright):
+def test_draw_squares_pad_shows_all_of_the_picture_between_bars(upright):
     def turned(plane):
         return plane.swapaxes(1, 2) if upright else plane
 
@@ -155,7 +159,7 @@ def test_square_frames_pad_shows_all_of_the_picture_between_bars(upright):
 
 @settings(deadline=None, max_examples=40)
 @given(size_px=frame_sizes)
-def test_square_frames_pad_is_centred_and_keeps_the_aspect(size_px):
+def test_draw_squares_pad_is_centred_and_keeps_the_aspect(size_px):
     lit = squared(gray_coded(*size_px), policy="pad")[0][0] > 30
     rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
     assert lit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
@@ -189,7 +193,7 @@ def with_object(height_px: int, width_px: int, *, start_px: int, kind: str) -> l
     kind=st.sampled_from(["moving", "texture", "patch", "colour"]),
     size_px=st.sampled_from([(SIDE_PX, 228), (228, SIDE_PX), (SIDE_PX, 1024), (SIDE_PX, 150)]),
 )
-def test_square_frames_smart_holds_the_object_wherever_it_is(place, kind, size_px):
+def test_draw_squares_smart_holds_the_object_wherever_it_is(place, kind, size_px):
     start_px = 6 + 2 * round(place * (max(size_px) - 24 - 12) / 2)
     planes = with_object(*size_px, start_px=start_px, kind=kind)
     found = squared(planes, policy="smart")
@@ -199,7 +203,7 @@ def test_square_frames_smart_holds_the_object_wherever_it_is(place, kind, size_p
 
 @pytest.mark.parametrize("kind", ["moving", "texture", "patch", "colour"])
 @pytest.mark.parametrize("start_px", [0, 204])
-def test_square_frames_smart_object_at_the_border_loses_a_sixteenth_of_the_side_at_most(start_px, kind):
+def test_draw_squares_smart_object_at_the_border_loses_a_sixteenth_of_the_side_at_most(start_px, kind):
     planes = with_object(SIDE_PX, 228, start_px=start_px, kind=kind)
     for plane, square in zip(planes, squared(planes, policy="smart"), strict=True):
         lost = (plane == 200).any(axis=(0, 1)).sum() - (square == 200).any(axis=(0, 1)).sum()
@@ -208,7 +212,7 @@ def test_square_frames_smart_object_at_the_border_loses_a_sixteenth_of_the_side_
 
 @pytest.mark.parametrize("size_px", [(SIDE_PX, 228), (228, SIDE_PX), (SIDE_PX, 1024)])
 @pytest.mark.parametrize("flicker", [0, 60])
-def test_square_frames_smart_nothing_in_sight_is_the_centre(size_px, flicker):
+def test_draw_squares_smart_nothing_in_sight_is_the_centre(size_px, flicker):
     planes = flat(*size_px)
     planes[0][::2] += flicker
     np.testing.assert_array_equal(
@@ -217,7 +221,7 @@ def test_square_frames_smart_nothing_in_sight_is_the_centre(size_px, flicker):
 
 
 @pytest.mark.parametrize("start_px", [86, 102, 128])
-def test_square_frames_smart_object_in_the_middle_is_the_centre(start_px):
+def test_draw_squares_smart_object_in_the_middle_is_the_centre(start_px):
     planes = with_object(SIDE_PX, 228, start_px=start_px, kind="texture")
     np.testing.assert_array_equal(
         joined(*squared(planes, policy="smart")), joined(*squared(planes, policy="center"))
@@ -225,14 +229,14 @@ def test_square_frames_smart_object_in_the_middle_is_the_centre(start_px):
 
 
 @pytest.mark.parametrize("start_px", [6, 60, 86])
-def test_square_frames_smart_holds_both_objects_or_the_whole_of_one(start_px):
+def test_draw_squares_smart_holds_both_objects_or_the_whole_of_one(start_px):
     one = with_object(SIDE_PX, 228, start_px=start_px, kind="moving")
     luma = squared([np.maximum(plane, plane[:, :, ::-1]) for plane in one], policy="smart")[0]
     num_held = 1 if start_px == 6 else 2
     assert (luma == 200).sum() == num_held * (one[0] == 200).sum()
 
 
-def test_square_frames_smart_what_moves_counts_beside_what_stands():
+def test_draw_squares_smart_what_moves_counts_beside_what_stands():
     standing = with_object(SIDE_PX, 512, start_px=0, kind="patch")
     moving = with_object(SIDE_PX, 512, start_px=480, kind="moving")
     planes = [np.maximum(a, b) for a, b in zip(standing, moving, strict=True)]
@@ -240,7 +244,7 @@ def test_square_frames_smart_what_moves_counts_beside_what_stands():
     np.testing.assert_array_equal(found, planes[0][:, :, -SIDE_PX:])
 
 
-def test_square_frames_smart_grain_off_the_middle_does_not_count():
+def test_draw_squares_smart_grain_off_the_middle_does_not_count():
     planes = flat(512, 910, 4)
     grain = np.random.default_rng(0).normal(0, 5, (4, 512, 200))
     planes[0][:, :, :200] = (planes[0][:, :, :200] + grain).round()
@@ -249,7 +253,7 @@ def test_square_frames_smart_grain_off_the_middle_does_not_count():
     )
 
 
-def test_square_frames_is_the_same_every_time():
+def test_draw_squares_is_the_same_every_time():
     planes = with_object(SIDE_PX, 228, start_px=10, kind="moving")
     first, again = (squared([plane.copy() for plane in planes], policy="smart") for _ in range(2))
     np.testing.assert_array_equal(joined(*first), joined(*again))
@@ -279,7 +283,7 @@ def scaled(planes, height_px: int, width_px: int) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_square_frames_bars_beside_the_whole_height_leave_the_same_bytes(policy):
+def test_draw_squares_bars_beside_the_whole_height_leave_the_same_bytes(policy):
     plain = coloured_blobs(128, 170)
     for boxed in (barred(plain, left=30, right=28), barred(plain, right=58)):
         found = squared(boxed, policy=policy, crop_black_bars=True)
@@ -297,7 +301,7 @@ def test_square_frames_bars_beside_the_whole_height_leave_the_same_bytes(policy)
     ids=["letterboxed", "pillarboxed", "window-boxed"],
 )
 @pytest.mark.parametrize("policy", ["center", "pad"])
-def test_square_frames_boxed_picture_comes_out_as_the_plain_one(plain_px, inner_px, bars, policy):
+def test_draw_squares_boxed_picture_comes_out_as_the_plain_one(plain_px, inner_px, bars, policy):
     plain = coloured_blobs(*plain_px)
     boxed = barred(scaled(plain, *inner_px), **bars)
     expected = squared(plain, policy=policy)
@@ -306,7 +310,7 @@ def test_square_frames_boxed_picture_comes_out_as_the_plain_one(plain_px, inner_
 
 
 @pytest.mark.parametrize("kind", ["patch", "moving"])
-def test_square_frames_smart_boxed_picture_shows_the_same_part_as_the_plain_one(kind):
+def test_draw_squares_smart_boxed_picture_shows_the_same_part_as_the_plain_one(kind):
     plain = with_object(256, 456, start_px=40, kind=kind)
     boxed = barred(scaled(plain, 192, 342), top=32, bottom=32)
     expected = squared(plain, policy="smart")
@@ -321,7 +325,7 @@ def test_square_frames_smart_boxed_picture_shows_the_same_part_as_the_plain_one(
     corner_px=st.tuples(st.integers(0, 60), st.integers(0, 60)),
     policy=st.sampled_from(["center", "smart"]),
 )
-def test_square_frames_no_line_of_a_bar_is_left(inner_px, corner_px, policy):
+def test_draw_squares_no_line_of_a_bar_is_left(inner_px, corner_px, policy):
     planes = [plane.copy() for plane in flat(160, 160, 2)]
     for plane, k, level in zip(planes, (1, 2, 2), BLACK, strict=True):
         inside = np.zeros(plane.shape, bool)
@@ -337,7 +341,7 @@ def test_square_frames_no_line_of_a_bar_is_left(inner_px, corner_px, policy):
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("inner_px", [0, 1, 2, 30])
-def test_square_frames_tiny_picture_is_not_enlarged(policy, inner_px):
+def test_draw_squares_tiny_picture_is_not_enlarged(policy, inner_px):
     planes = [np.full_like(plane, level) for plane, level in zip(flat(128, 228, 2), BLACK, strict=True)]
     planes[0][:, 40 : 40 + inner_px, 100 : 100 + inner_px] = 200
     np.testing.assert_array_equal(
@@ -361,9 +365,7 @@ def decode(path: Path, height_px: int, width_px: int) -> list[np.ndarray]:
     [("pad=iw:960:0:120", (256, 336), 35, 44), ("pad=1620:ih:180:0", (256, 576), 50, 52)],
     ids=["letterboxed", "pillarboxed"],
 )
-def test_square_frames_real_clip_in_bars_comes_out_as_the_plain_one(
-    tmp_path, box, size_px, center_db, pad_db
-):
+def test_draw_squares_real_clip_in_bars_comes_out_as_the_plain_one(tmp_path, box, size_px, center_db, pad_db):
     coding = "-t", "1.5", "-an", "-c:v", "libx264", "-preset", "ultrafast", "-crf", "12"
     source, plain, boxed = CORPUS / "bigbuckbunny_720p.mp4", tmp_path / "plain.mp4", tmp_path / "boxed.mp4"
     ffmpeg(
