@@ -4,7 +4,7 @@ Runs in the reading child. C channels, T samples.
 """
 
 from collections.abc import Iterator
-from typing import cast
+from typing import NamedTuple, cast
 
 import av
 import numpy as np
@@ -20,14 +20,24 @@ SLACK_SAMPLES = 4096
 _SLIP_S = 0.01  # More than containers round a time stamp, less than a packet that may be missing.
 
 
+class _Format(NamedTuple):
+    """What must not change on the way."""
+
+    sample_format: str
+    layout: str
+    num_channels: int
+    sample_rate_hz: int
+
+
 class SoundReader:
     """Fills a buffer with consecutive samples; sample 0 of the stream is at time zero."""
 
     def __init__(self, packets: Packets, stream: av.AudioStream) -> None:
         self._packets, self._stream = packets, stream
         self._decoding = Decoding(stream.codec_context.decode)
+        self._stated = (stream.codec_context.channels, stream.codec_context.sample_rate)
         self._graph: Graph | None = None
-        self._format: tuple[str, str, int] = ("", "", 0)
+        self._format: _Format | None = None
         self._chunks = self._read()
         self._num_held = 0
 
@@ -68,12 +78,20 @@ class SoundReader:
             yield from _arrays(filtered(self._graph, None, av.AudioFrame))
 
     def _aligned(self, frame: av.AudioFrame) -> Iterator[NDArray[np.float32]]:
-        format = (frame.format.name, frame.layout.name, frame.sample_rate)
+        format = _Format(frame.format.name, frame.layout.name, frame.layout.nb_channels, frame.sample_rate)
         if self._graph is None:
+            self._require_stated(format)
             self._graph, self._format = self._make_graph(frame), format
         if format != self._format:
             raise Undecodable(f"all sound must be {self._format} as the first, got {format} on the way")
         return _arrays(filtered(self._graph, frame, av.AudioFrame))
+
+    def _require_stated(self, format: _Format) -> None:
+        found = (format.num_channels, format.sample_rate_hz)
+        if found != self._stated:
+            raise Undecodable(
+                f"sound must have the channels and rate {self._stated} of its header, got {found}"
+            )
 
     def _make_graph(self, frame: av.AudioFrame) -> Graph:
         """Fills gaps of the time line with silence and drops what comes before zero."""

@@ -5,8 +5,6 @@ fetched over HTTP from the loopback interface, the last one also as an HLS playl
 """
 
 import contextlib
-import subprocess
-import sys
 import tempfile
 import threading
 from collections import defaultdict
@@ -19,8 +17,8 @@ from typing import Any
 from crawl.items import source_item
 from pipeline.recipe import load_recipe
 from tests.bench.corpus import corpus_files
-from tests.bench.one_actor import write_rows
-from tests.bench.process_tree import SAMPLE_PAUSE_S, PeakMemory, peak_memory
+from tests.bench.one_actor import actor_peak, write_rows
+from tests.bench.process_tree import SAMPLE_PAUSE_S, PeakMemory
 from tests.bench.report import Figure, Report, say
 from tests.media import ffmpeg
 
@@ -42,7 +40,7 @@ def main() -> None:
         },
         inputs=files,
         num_warm_ups=0,
-        ceiling="none; sum of the resident sizes in a process tree, pages shared by processes count for each",
+        ceiling="none; sum of the proportional set sizes in a process tree: what its processes share counts once",
     )
     peaks: dict[str, list[PeakMemory]] = defaultdict(list)
     for round_index in range(_NUM_ROUNDS):
@@ -52,8 +50,8 @@ def main() -> None:
                 peaks[f"{recipe}/{stage}"].append(peak)
     for case, measured in peaks.items():
         trees, mains = zip(*((peak.tree_mib, peak.main_mib) for peak in measured), strict=True)
-        report.add(Figure(case=case, metric="peak_rss_mib", unit="MiB", values=trees))
-        report.add(Figure(case=case, metric="peak_rss_without_children_mib", unit="MiB", values=mains))
+        report.add(Figure(case=case, metric="peak_pss_mib", unit="MiB", values=trees))
+        report.add(Figure(case=case, metric="peak_pss_without_children_mib", unit="MiB", values=mains))
     report.save()
 
 
@@ -69,18 +67,11 @@ def _line_peaks(recipe: str, files: Sequence[Path]) -> Iterator[tuple[str, PeakM
             rows_in = place / "items"
             for stage in _STAGES:
                 rows_out = place / stage
-                yield stage, _actor_peak(stage, recipe, place / "root", rows_in, rows_out)
+                peak = actor_peak(
+                    stage, recipe=recipe, root=place / "root", rows_in=rows_in, rows_out=rows_out
+                )
+                yield stage, peak
                 rows_in = rows_out
-
-
-def _actor_peak(stage: str, recipe: str, root: Path, rows_in: Path, rows_out: Path) -> PeakMemory:
-    arguments = (stage, recipe, str(root), str(rows_in), str(rows_out))
-    command = [sys.executable, "-m", "tests.bench.one_actor", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        peak = peak_memory(process)
-    if process.returncode != 0:
-        raise SystemExit(f"the {stage} actor must end with status 0, got {process.returncode}; see above")
-    return peak
 
 
 def _make_site(folder: Path, files: Sequence[Path]) -> None:

@@ -6,6 +6,7 @@ Rows stream through, as they do in Ray, so that the process holds no more than t
 """
 
 import pickle
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,8 +18,20 @@ from infra.errors import AvgenError
 from pipeline.ray_adapter import CurateActor, EmbedActor, FetchActor
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.records import Failed, SourceOutcome
+from tests.bench.process_tree import PeakMemory, peak_memory
 
 Row = dict[str, Any]
+
+
+def actor_peak(stage: str, *, recipe: str, root: Path, rows_in: Path, rows_out: Path) -> PeakMemory:
+    """Peak of such a process with its children. Raises `SystemExit` when it fails."""
+    arguments = (stage, recipe, str(root), str(rows_in), str(rows_out))
+    command = [sys.executable, "-m", "tests.bench.one_actor", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        peak = peak_memory(process)
+    if process.returncode != 0:
+        raise SystemExit(f"the {stage} actor must end with status 0, got {process.returncode}; see above")
+    return peak
 
 
 def read_rows(path: Path) -> Iterator[Row]:
