@@ -1,13 +1,11 @@
-"""What every media child gets: the binary, the whitelists, a memory limit, and a sure end."""
+"""Where ffmpeg is, what files may be, and what a media child gets: a memory limit and a sure end."""
 
 import os
 import re
 import resource
 import signal
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 from infra.errors import AvgenError, ChildKilled, ConfigError, MediaTooLarge, Undecodable
 
@@ -17,16 +15,10 @@ FORMAT_WHITELIST = "mov,matroska,webm,avi,flv,mpegts,mpeg,mpegvideo,ogg,asf,mxf"
 """Demuxers of self-contained files. Playlists (hls, dash, concat, ...) name other files and are not here."""
 
 # What children write when the limit on their memory stops them: glibc on ENOMEM, on EAGAIN of a new thread and on
-# an unmappable library, x264, Python. Seen with ffmpeg 9 and PyAV under `ulimit -v`, 2026-11-23.
+# an unmappable library, Python. Seen with PyAV under `ulimit -v`, 2026-11-23.
 _OUT_OF_MEMORY = re.compile(
-    rb"Cannot allocate memory|Resource temporarily unavailable|failed to map segment|malloc of size|MemoryError"
+    rb"Cannot allocate memory|Resource temporarily unavailable|failed to map segment|MemoryError"
 )
-# Lines that follow from the one that says what is wrong. Source: ffmpeg 9, fftools.
-_AFTERMATH = re.compile(
-    r"Task finished with error|Terminating thread with|Nothing was written into|Error sending frames to"
-    r"|Error while filtering|Error muxing a packet|Could not open encoder before EOF|Last message repeated"
-)
-_ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
 
 
 def find_ffmpeg() -> Path:
@@ -47,11 +39,6 @@ def find_ffmpeg() -> Path:
     return Path(named)
 
 
-def local_url(path: Path) -> str:
-    """`path` in the form that ffmpeg never takes for an option or another protocol."""
-    return f"file:{path.resolve()}"
-
-
 def limit_memory(process: subprocess.Popen[bytes], max_bytes: int) -> None:
     """Bound the child's address space; allocations beyond it fail inside the child."""
     try:
@@ -67,43 +54,20 @@ def end_child(process: subprocess.Popen[bytes]) -> int:
     return process.wait()
 
 
-def is_out_of_memory(stderr: bytes) -> bool:
-    """Whether a child wrote that an allocation failed."""
-    return _OUT_OF_MEMORY.search(stderr) is not None
-
-
 def error_of_end(status: int, stderr: bytes, subject: str) -> AvgenError:
     """What a child's unsuccessful end says: killed from outside, out of memory, or a bad input."""
     if status in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
         return ChildKilled(f"a media child must end by itself, it was killed by signal {-status} ({subject})")
-    if is_out_of_memory(stderr):
+    if _OUT_OF_MEMORY.search(stderr):
         return MediaTooLarge(
-            f"a media child must fit in its memory limit, it did not: {last_line(stderr)} ({subject})"
+            f"a media child must fit in its memory limit, it did not: {_last_line(stderr)} ({subject})"
         )
     return Undecodable(
-        f"a media child must succeed, it ended with status {status}: {last_line(stderr)} ({subject})"
+        f"a media child must succeed, it ended with status {status}: {_last_line(stderr)} ({subject})"
     )
 
 
-def last_line(stderr: bytes) -> str:
-    """The last line a child wrote that says something, without memory addresses."""
+def _last_line(stderr: bytes) -> str:
+    """The last line a child wrote."""
     lines = [line.strip() for line in stderr.decode(errors="replace").splitlines()]
-    telling = [line for line in lines if line and not _AFTERMATH.search(line)]
-    return _ADDRESS.sub("", telling[-1]) if telling else "no message"
-
-
-def spawn(
-    command: Sequence[str],
-    *,
-    stdin: int,
-    stdout: int,
-    stderr: int | IO[bytes],
-    pass_fds: Sequence[int],
-    max_bytes: int,
-) -> subprocess.Popen[bytes]:
-    """Start a child with bounded memory, its pipes unbuffered on our side."""
-    process = subprocess.Popen(
-        list(command), stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=tuple(pass_fds), bufsize=0
-    )
-    limit_memory(process, max_bytes)
-    return process
+    return next((line for line in reversed(lines) if line), "no message")

@@ -320,9 +320,10 @@ class _Child:
         status = end_child(self._process)
         self._stderr.seek(0)
         stderr = self._stderr.read()
-        if status == 1 and stderr.startswith(b"Traceback"):
+        error = error_of_end(status, stderr, subject)
+        if isinstance(error, Undecodable) and stderr.startswith(b"Traceback"):
             return RuntimeError(f"the media child has a bug, seen with {subject}: {stderr.decode()}")
-        return error_of_end(status, stderr, subject)
+        return error
 
 
 def _require_moderate_aspect(probe: Probe, subject: str) -> None:
