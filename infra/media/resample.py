@@ -14,6 +14,8 @@ EMBED_RATE_HZ = 48_000
 SPEECH_RATE_HZ = 16_000
 """Rate of the mono signal in which speech is sought. Source: silero-vad, see model/encoders/speech.py."""
 
+_PIECE_SAMPLES = 1 << 14  # At once: small pieces stay in the cache, and the resampler keeps no large buffers.
+
 
 def mono_mix(native_CT: NDArray[np.float32], *, layout: str, sample_rate_hz: int) -> NDArray[np.float32]:
     """ffmpeg's down-mix to one channel [T], scaled so that it cannot exceed full scale. Weights: ITU-R BS.775.
@@ -59,7 +61,11 @@ def _converted(
         graph.add("abuffersink"),
     ]
     graph.link_nodes(*nodes).configure()
-    frame = av.AudioFrame.from_ndarray(sound_CT, format="fltp", layout=layout)
-    frame.sample_rate, frame.pts, frame.time_base = sample_rate_hz, 0, Fraction(1, sample_rate_hz)
-    pieces = [*filtered(graph, frame, av.AudioFrame), *filtered(graph, None, av.AudioFrame)]
+    pieces = []
+    for first in range(0, sound_CT.shape[1], _PIECE_SAMPLES):
+        piece_CT = np.ascontiguousarray(sound_CT[:, first : first + _PIECE_SAMPLES])
+        frame = av.AudioFrame.from_ndarray(piece_CT, format="fltp", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = sample_rate_hz, first, Fraction(1, sample_rate_hz)
+        pieces += filtered(graph, frame, av.AudioFrame)
+    pieces += filtered(graph, None, av.AudioFrame)
     return np.concatenate([piece.to_ndarray()[0] for piece in pieces])
