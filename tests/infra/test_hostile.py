@@ -91,15 +91,13 @@ FATES = {WHOLE, "undecodable", "truncated", "missing_stream", "media_too_large"}
 """All but the time limits: nothing small takes long."""
 
 
-@pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 56), marks=pytest.mark.slow)], ids=str)
-def test_decode_file_truncated_anywhere_has_a_fate(tmp_path, clips, reader, seeds):
-    for seed in seeds:
+def test_decode_file_truncated_anywhere_has_a_fate(tmp_path, clips, reader):
+    for seed in range(50):
         assert fate(write_truncated(tmp_path / "a", clips, seed), reader) in FATES, seed
 
 
-@pytest.mark.parametrize("seeds", [range(8), pytest.param(range(8, 208), marks=pytest.mark.slow)], ids=str)
-def test_decode_file_with_flipped_bits_has_a_fate(tmp_path, clips, reader, seeds):
-    for seed in seeds:
+def test_decode_file_with_flipped_bits_has_a_fate(tmp_path, clips, reader):
+    for seed in range(200):
         assert fate(write_flipped(tmp_path / "a", clips, seed), reader) in FATES, seed
 
 
