@@ -63,7 +63,9 @@ class Packets:
         self._frame_us = round(US_PER_S / (streams[0].average_rate or 25))
         self.shown_us: list[int] = []
         """When the frames of the packets that were read are shown, in order."""
-        indices = [stream.index for stream in streams]
+        # PyAV makes a new Fraction of every time base that is asked for.
+        self._time_bases = {stream.index: stream.time_base or Fraction(1) for stream in streams}
+        indices = list(self._time_bases)
         self._queues: dict[int, deque[Timed]] = {index: deque() for index in indices}
         self._read_us = dict.fromkeys(indices, -math.inf)
         self._ends_us = dict.fromkeys(indices, 0)
@@ -159,28 +161,29 @@ class Packets:
         return True
 
     def _duration_us(self, packet: av.Packet) -> int:
-        assert packet.time_base is not None
         if packet.duration:
-            return to_us(packet.duration, packet.time_base)
+            return to_us(packet.duration, self._time_bases[packet.stream_index])
         return self._frame_us if packet.stream_index == self._video_index else 0
 
     def _timed(self, packet: av.Packet) -> Timed:
         if self._is_jumpy and packet.dts is not None:
             self._follow_jump(packet)
-        return Timed(packet, self._span_us(packet.pts, packet), self._span_us(packet.dts, packet))
-
-    def _span_us(self, stamp: int | None, packet: av.Packet) -> int | None:
-        assert packet.time_base is not None
-        return None if stamp is None else to_us(stamp, packet.time_base) - self.origin_us
+        time_base = self._time_bases[packet.stream_index]
+        pts_us, dts_us = (
+            None if stamp is None else to_us(stamp, time_base) - self.origin_us
+            for stamp in (packet.pts, packet.dts)
+        )
+        return Timed(packet, pts_us, dts_us)
 
     def _follow_jump(self, packet: av.Packet) -> None:
         """Let time stamps that start anew, as in joined recordings, go on where the stream was."""
-        assert packet.dts is not None and packet.time_base is not None
-        dts_us = to_us(packet.dts, packet.time_base) - self.origin_us
+        assert packet.dts is not None
+        time_base = self._time_bases[packet.stream_index]
+        dts_us = to_us(packet.dts, time_base) - self.origin_us
         late_us = dts_us + self._jump_us - self._read_us[packet.stream_index]
         if _JUMP_US < abs(late_us) < math.inf:
             self._jump_us -= round(late_us)
-        shift = round(self._jump_us / US_PER_S / packet.time_base)
+        shift = round(self._jump_us / US_PER_S / time_base)
         packet.dts += shift
         if packet.pts is not None:
             packet.pts += shift

@@ -10,13 +10,19 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import av
+import numpy as np
 from av.filter import Graph
+from av.video.plane import VideoPlane
+from numpy.typing import NDArray
 
 from infra.media.decoding import Decoding, filtered
 from infra.media.packets import US_PER_S, Packets, Timed, to_us
 
 MAX_KEY_FRAMES = 4
 """Of a window, evenly apart: some coders have nothing but key frames."""
+_FEW_LINES = 32  # One of so many tells nearly all frames apart that differ.
+# A byte a sample, a plane a component: what nearly all video is decoded to.
+_PLANAR_8_BIT = frozenset(f"{family}{chroma}p" for family in ("yuv", "yuvj") for chroma in (420, 422, 444))
 _MAX_WAITING_PACKETS = 2000  # A minute or so of what is skipped and has no key frame; bounds what is held.
 
 
@@ -33,7 +39,8 @@ class PictureReader:
         is_interlaced: bool,
     ) -> None:
         self._packets, self._stream = packets, stream
-        self._frame_rate_fps = frame_rate_fps
+        self._row_us = float(US_PER_S / frame_rate_fps)
+        self._time_base = stream.time_base or Fraction(1)
         # The last frame that is not later than an instant is shown: half a frame earlier, it is the nearest.
         self._lead_us = round(US_PER_S / (2 * max(source_rate_fps, frame_rate_fps)))
         self._is_interlaced = is_interlaced  # Fields are made whole from neighbours, so all must be there.
@@ -46,7 +53,14 @@ class PictureReader:
         self._next_row = 0
 
     def frame(self, row: int) -> av.VideoFrame | None:
-        """The frame of a row as it was decoded; the same object while it stays; none when there is no frame."""
+        """The decoded frame of a row, the same object while it looks the same; none when there is no frame."""
+        before = self._shown
+        shown = self._frame(row)
+        if before is not None and shown is not None and shown is not before and _are_alike(before, shown):
+            self._shown = before
+        return self._shown
+
+    def _frame(self, row: int) -> av.VideoFrame | None:
         self._next_row = row
         limit_us = self._limit_us(row)
         self._packets.forget_shown(self._instant_us(row) - US_PER_S)
@@ -92,7 +106,7 @@ class PictureReader:
         self._decoding.require_most()
 
     def _instant_us(self, row: int) -> float:
-        return float(row * US_PER_S / self._frame_rate_fps)
+        return row * self._row_us
 
     def _limit_us(self, row: int) -> float:
         """The latest that a frame may begin which a row shows."""
@@ -115,12 +129,12 @@ class PictureReader:
 
     def _time_us(self, frame: av.VideoFrame) -> int:
         stamp = frame.pts if frame.pts is not None else frame.dts
-        # PyAV gives the last frames of a decoder no time base.
-        time_base = frame.time_base or self._stream.time_base
-        if stamp is None or time_base is None:
-            self._last_us += round(2 * self._lead_us)
-        else:
-            self._last_us = to_us(stamp, time_base) - self._packets.origin_us
+        if stamp is None:
+            self._last_us += 2 * self._lead_us
+            return self._last_us
+        # The deinterlacer changes the time base; PyAV gives the last frames of a decoder none.
+        time_base = (frame.time_base if self._is_interlaced else None) or self._time_base
+        self._last_us = to_us(stamp, time_base) - self._packets.origin_us
         return self._last_us
 
     def _is_needed(self, timed: Timed) -> bool:
@@ -130,7 +144,7 @@ class PictureReader:
         if timed.packet.is_discard:
             return False
         following_us = self._following_us(timed.pts_us)
-        row = math.ceil((timed.pts_us - self._lead_us) * self._frame_rate_fps / US_PER_S)
+        row = math.ceil((timed.pts_us - self._lead_us) / self._row_us)
         return self._limit_us(max(row, self._next_row)) < following_us or self._shown is None
 
     def _following_us(self, pts_us: int) -> float:
@@ -159,6 +173,23 @@ class _Deinterlacer:
 
     def __call__(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
         return filtered(self._graph, frame, av.VideoFrame)
+
+
+def _are_alike(a: av.VideoFrame, b: av.VideoFrame) -> bool:
+    """Whether two frames are the same picture in every pixel, as in slides and held drawings."""
+    looks = {(frame.width, frame.height, frame.format.name) for frame in (a, b)}
+    if len(looks) > 1 or a.format.name not in _PLANAR_8_BIT:
+        return False
+    pairs = [tuple(map(_pixels, planes)) for planes in zip(a.planes, b.planes, strict=True)]
+    return all(np.array_equal(a_HB[::_FEW_LINES], b_HB[::_FEW_LINES]) for a_HB, b_HB in pairs) and all(
+        np.array_equal(a_HB, b_HB) for a_HB, b_HB in pairs
+    )
+
+
+def _pixels(plane: VideoPlane) -> NDArray[np.uint8]:
+    """The bytes of a plane without the padding of its lines."""
+    lines_HB = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+    return lines_HB[:, : plane.width]
 
 
 def _key_us(timed: Timed) -> float:

@@ -61,7 +61,7 @@ def _converted(
         graph.add("abuffersink"),
     ]
     graph.link_nodes(*nodes).configure()
-    pieces = []
+    pieces: list[av.AudioFrame] = []
     for first in range(0, sound_CT.shape[1], _PIECE_SAMPLES):
         piece_CT = np.ascontiguousarray(sound_CT[:, first : first + _PIECE_SAMPLES])
         frame = av.AudioFrame.from_ndarray(piece_CT, format="fltp", layout=layout)

@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pytest
 
 from infra.errors import ChildKilled, MediaTimeout, MediaTooLarge, Undecodable
@@ -189,6 +191,30 @@ def test_reader_that_is_closed_leaves_no_child(tmp_path):
     assert child.returncode == -signal.SIGKILL
 
 
+WORKER = """
+import sys
+from pathlib import Path
+from infra.media.reader import MediaReader
+reader = MediaReader()
+reader.probe(Path(sys.argv[1]))
+print(reader._child._process.pid, flush=True)
+input()
+"""
+
+
+def test_child_of_a_worker_that_is_killed_ends_by_itself(tmp_path):
+    path = make_clip(tmp_path / "a.mp4", duration_s=0.5)
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with worker:
+        child = psutil.Process(int(worker.stdout.readline()))
+        assert child.is_running()
+        worker.kill()
+    psutil.wait_procs([child], timeout=10)
+    assert not child.is_running()
+
+
 def rows_of_all_frames(path: Path, num_rows: int) -> list[int]:
     """For each row the index of the frame that is nearest to it, the later one of two, by decoding everything."""
     with av.open(str(path)) as container:
@@ -220,6 +246,16 @@ def test_decode_frames_that_nothing_refers_to_are_left_out_without_a_trace(tmp_p
     path = make_clock_clip(tmp_path / "a.mkv", rate_fps=Fraction(rate), duration_s=4.0, options=CODERS[coder])
     (segment,) = read_all(path, reader)
     assert shown_numbers(segment.luma_NHW).tolist() == rows_of_all_frames(path, segment.num_frames)
+
+
+@pytest.mark.parametrize(("x", "num_seen"), [("8*n", 16), ("8", 1)], ids=["moving", "still"])
+def test_decode_small_change_of_a_still_picture_is_seen(tmp_path, reader, x, num_seen):
+    """Frames that are alike are scaled once; these differ in one block, off the lines compared first."""
+    video = f"color=gray:size=256x64:rate=8[a];color=white:size=4x4:rate=8[b];[a][b]overlay=x={x}:y=38"
+    path = make_clip(tmp_path / "a.mp4", duration_s=2, video=video, options=("-qp", "0"))
+    (segment,) = read_all(path, reader)
+    assert len({frame_HW.tobytes() for frame_HW in segment.luma_NHW}) == num_seen
+    assert segment.luma_NHW.max(axis=(1, 2)).min() > 200
 
 
 @pytest.mark.parametrize("looked_at", [{0, 2, 3}, {1, 4, 5}, {5}, set()], ids=str)
