@@ -38,11 +38,14 @@ _MAX_RATIO_CORPUS = 0.50
 _MAX_RATIO_MIXED = 0.80
 _FULL_SIZES_PX = (720, 1080)  # Of the shorter side.
 _MADE_REJECTED_S = 20
-_MIXED_KEPT = (7, 10, 60)
-# One for its sound, one for its sharpness, one on its header: with 7 kept ones, 30 % by number and by length.
+_MIXED_KEPT = (14, 10, 60)
+# Two each for their sound, their sharpness and their header: with 14 kept ones, 30 % by number and by length.
 _MIXED_REJECTED = (
     "heard_screen_1080p_2min.mp4",
+    "heard_vggsound_0B4dYTMsgHA_000130.mp4",
+    "blurred_screen_1080p_2min.mp4",
     "blurred_vggsound_0B4dYTMsgHA_000130.mp4",
+    "lecture_360p.mp4",
     "world_270p.mp4",
 )
 # What takes milliseconds is repeated: the clock of a running child ticks every 10.
