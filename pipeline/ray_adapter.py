@@ -34,9 +34,9 @@ _RECORD = "record"
 _MAX_BLOCKS = 2048
 """Blocks that a list of sources is cut into at most; one each while there are few."""
 _BLOCKS_PER_CORE = 4
-# Peaks of 307, 723 and 2028 MiB and a quarter more; a curate actor's ffmpeg children are in it.
-# Measured: tests/bench/bench_pipeline_memory.py, 2026-11-23, the largest files, recipe default.
-_FETCH_MIB, _CURATE_MIB, _EMBED_MIB = 400, 950, 2550
+# Peaks of 236, 486 and 2027 MiB and a quarter more; the actors' children are in it. Measured, 2026-11-23, recipe
+# default: tests/bench/bench_pipeline_memory.py with the largest files, bench_media_memory.py for curating.
+_FETCH_MIB, _CURATE_MIB, _EMBED_MIB = 300, 610, 2550
 _connecting = threading.Lock()
 
 
