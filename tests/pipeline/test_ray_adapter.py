@@ -55,9 +55,9 @@ def test_plan_pools_fit_on_the_machine_together(num_cpus, num_gpus, memory_mib, 
 
 
 def test_plan_pools_too_little_memory_raises_instead_of_waiting():
-    assert plan_pools(2, 0, memory_mib=3900, num_sources=9).curate.num_actors == 1
-    with pytest.raises(ConfigError, match="must have 3900 MiB for the actors, got 3899"):
-        plan_pools(2, 0, memory_mib=3899, num_sources=9)
+    assert plan_pools(2, 0, memory_mib=3460, num_sources=9).curate.num_actors == 1
+    with pytest.raises(ConfigError, match="must have 3460 MiB for the actors, got 3459"):
+        plan_pools(2, 0, memory_mib=3459, num_sources=9)
 
 
 def test_embed_actor_weights_that_cannot_be_loaded_become_the_record(tmp_path):
