@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from filters.registry import Needs, Signal
 from filters.signals import AudioSignal, AvSignal, KeyframeSignal, SpeechSignal, VideoSignal
+from infra.errors import TooShort
 from infra.media import Probe
 from infra.media.reader import MediaSource, Pictures
 from infra.media.resample import SPEECH_RATE_HZ, mono_mix, resampled
@@ -68,21 +69,31 @@ class Candidate:
             )
         return self._resampled[sample_rate_hz]
 
-    def signal(self, needs: Needs) -> Signal | None:
-        """What filters look at; none when there is no key frame."""
+    def signal(self, needs: Needs) -> Signal:
+        """What filters look at.
+
+        Raises:
+            TooShort: there is no key frame.
+            MediaError: see `MediaSource`.
+        """
         match needs:
             case "audio":
                 return self._audio
             case "speech":
                 return SpeechSignal(probability_N=self.speech(self.mono(SPEECH_RATE_HZ)))
             case "keyframes":
-                keys = self.source.key_frames()
-                return KeyframeSignal(luma_KHW=keys.luma_NHW) if len(keys.i420_NB) else None
+                return self._keyframes()
             case "video":
                 return self._video
             case "av":
                 return AvSignal(video=self._video, audio=self._audio)
         raise AssertionError(f"clips have no {needs} signal")
+
+    def _keyframes(self) -> KeyframeSignal:
+        keys = self.source.key_frames()
+        if not len(keys.i420_NB):
+            raise TooShort("a clip must hold a key frame to be judged by its key frames, it has none")
+        return KeyframeSignal(luma_KHW=keys.luma_NHW)
 
     @cached_property
     def _mono_T(self) -> NDArray[np.float32]:

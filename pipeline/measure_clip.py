@@ -9,7 +9,7 @@ from pipeline.screen_source import Scores
 
 
 def measure_clip(
-    load: Callable[[Needs], Signal | None],
+    load: Callable[[Needs], Signal],
     *,
     filters: Collection[Filter],
     bounds: Mapping[str, Bounds],
@@ -20,7 +20,7 @@ def measure_clip(
     Once a bound is broken, the signals that cost more are not asked for, unless `measure_rejected`.
 
     Args:
-        load: gives a signal when it is needed; none when the clip has no such thing, which rejects nothing.
+        load: gives a signal when it is needed.
         filters: in the order of what their signals cost.
 
     Raises:
@@ -32,10 +32,8 @@ def measure_clip(
     for needs, group in groupby(filters, key=lambda spec: spec.needs):
         if needs == "probe" or (reasons and not measure_rejected):
             continue
-        signal = load(needs)
-        if signal is None:
-            continue
         try:
+            signal = load(needs)
             measured = [(spec.name, measure(spec, signal)) for spec in group]
         except TooShort:
             if needs != "keyframes":

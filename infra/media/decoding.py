@@ -1,10 +1,13 @@
-"""Packets of one stream -> frames, some of them broken; and what comes out of a filter graph."""
+"""Packets of one stream -> frames, some of them broken; what comes out of a filter graph, and a frame's bytes."""
 
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 import av
+import numpy as np
 from av.filter import Graph
+from av.video.plane import VideoPlane
+from numpy.typing import NDArray
 
 from infra.errors import Undecodable
 
@@ -58,3 +61,9 @@ def filtered(graph: Graph, frame: FrameT | None, kind: type[FrameT]) -> Iterator
             return
         assert isinstance(made, kind)
         yield made
+
+
+def plane_HB(plane: VideoPlane) -> NDArray[np.uint8]:
+    """The lines of an 8-bit plane without their padding: H lines of B bytes, a view."""
+    lines_HB = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+    return lines_HB[:, : plane.width]

@@ -70,8 +70,6 @@ def encode_flac(mono_S: NDArray[np.int16], *, sample_rate_hz: int) -> bytes:
         )
         frame = av.AudioFrame.from_ndarray(mono_S[np.newaxis], format="s16", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = sample_rate_hz, 0, Fraction(1, sample_rate_hz)
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate_hz, frame_size=4096)
-        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
-            container.mux(stream.encode(piece))
+        container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return file.getvalue()

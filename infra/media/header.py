@@ -52,9 +52,8 @@ def facts_of(container: InputContainer) -> dict[str, Any]:
             )
     rate = video.average_rate or video.guessed_rate or Fraction(0)
     pixel_format = video.codec_context.pix_fmt or "unknown"
-    frame = next(
-        container.decode(video), None
-    )  # Rotation, fields and often the transfer are told by frames alone.
+    # Rotation, fields and often the transfer are told by frames alone.
+    frame = next(container.decode(video), None)
     if frame is None:
         raise Undecodable("a video stream must hold a frame, it has none")
     width_px, height_px = _display_size(frame, video)

@@ -12,10 +12,8 @@ from fractions import Fraction
 import av
 import numpy as np
 from av.filter import Graph
-from av.video.plane import VideoPlane
-from numpy.typing import NDArray
 
-from infra.media.decoding import Decoding, filtered
+from infra.media.decoding import Decoding, filtered, plane_HB
 from infra.media.packets import US_PER_S, Packets, Timed, to_us
 
 MAX_KEY_FRAMES = 4
@@ -180,16 +178,10 @@ def _are_alike(a: av.VideoFrame, b: av.VideoFrame) -> bool:
     looks = {(frame.width, frame.height, frame.format.name) for frame in (a, b)}
     if len(looks) > 1 or a.format.name not in _PLANAR_8_BIT:
         return False
-    pairs = [tuple(map(_pixels, planes)) for planes in zip(a.planes, b.planes, strict=True)]
+    pairs = [tuple(map(plane_HB, planes)) for planes in zip(a.planes, b.planes, strict=True)]
     return all(np.array_equal(a_HB[::_FEW_LINES], b_HB[::_FEW_LINES]) for a_HB, b_HB in pairs) and all(
         np.array_equal(a_HB, b_HB) for a_HB, b_HB in pairs
     )
-
-
-def _pixels(plane: VideoPlane) -> NDArray[np.uint8]:
-    """The bytes of a plane without the padding of its lines."""
-    lines_HB = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-    return lines_HB[:, : plane.width]
 
 
 def _key_us(timed: Timed) -> float:

@@ -19,6 +19,7 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from infra.errors import MediaError, MediaTooLarge, Undecodable
+from infra.media.decoding import plane_HB
 from infra.media.header import facts_of, is_indexed, open_file
 from infra.media.packets import US_PER_S, Packets
 from infra.media.pictures import MAX_KEY_FRAMES, PictureReader
@@ -181,8 +182,7 @@ class _Source:
         position = 0
         for plane in scaled.planes:
             end = position + plane.width * plane.height
-            lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-            self._rows_NB[row, position:end].reshape(plane.height, -1)[:] = lines[:, : plane.width]
+            self._rows_NB[row, position:end].reshape(plane.height, -1)[:] = plane_HB(plane)
             position = end
 
     def _rows(self, first: int, num_rows: int) -> Answer:

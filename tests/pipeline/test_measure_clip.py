@@ -38,9 +38,12 @@ def measured(
 ) -> tuple[list[str], tuple[tuple[str, float], ...], tuple[str, ...]]:
     asked: list[str] = []
 
-    def load(needs: Needs) -> Signal | None:
+    def load(needs: Needs) -> Signal:
         asked.append(needs)
-        return {"audio": SOUND, "keyframes": keys}[needs]
+        signal = {"audio": SOUND, "keyframes": keys}[needs]
+        if signal is None:
+            raise TooShort("nothing to be seen")
+        return signal
 
     bounds = {spec.name: spec.keep for spec in filters}
     return asked, *measure_clip(load, filters=filters, bounds=bounds, measure_rejected=measure_rejected)
