@@ -3,9 +3,12 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from infra.media.reader import MediaReader
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,6 +37,13 @@ def _own_services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         else:
             os.environ[name] = value
     shutil.rmtree(settings["RAY_TMPDIR"], ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[MediaReader]:
+    """One for all tests of a module."""
+    with closing(MediaReader()) as reader:
+        yield reader
 
 
 def _short_folder() -> Path:

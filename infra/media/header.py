@@ -62,7 +62,6 @@ def facts_of(container: InputContainer) -> dict[str, Any]:
     duration_s = max(0, (container.duration or 0) - late) / av.time_base
     _require_bytes_for(duration_s, container.size)
     return {
-        "is_indexed": is_indexed(container),
         "duration_s": duration_s,
         "width_px": width_px,
         "height_px": height_px,

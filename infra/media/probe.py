@@ -10,8 +10,6 @@ class Probe:
 
     duration_s: float
     """Container duration; 0.0 when the header does not say."""
-    is_indexed: bool
-    """Whether the container finds the key frame before a time, so that reading can start there."""
     width_px: int
     """Display width: rotation and sample aspect ratio applied."""
     height_px: int

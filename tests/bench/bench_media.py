@@ -25,9 +25,10 @@ from pipeline.ray_adapter import open_workplace
 from pipeline.recipe import Recipe, load_recipe
 from tests.bench.corpus import corpus_files
 from tests.bench.media_sources import make_badly_heard, make_blurred, make_kept, spread_s
-from tests.bench.media_work import Fate, curate, fate, require_fate, store
+from tests.bench.media_work import Fate, curate, fate, require_fate
 from tests.bench.process_tree import tree_cpu_s
 from tests.bench.report import NUM_ROUNDS, Figure, Report, say
+from tests.stored import store
 
 _MAX_RATIO_KEPT = 1.10
 _MAX_RATIO_FAST = 0.85

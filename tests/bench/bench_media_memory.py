@@ -10,10 +10,10 @@ from pathlib import Path
 from pipeline.recipe import load_recipe
 from tests.bench.corpus import corpus_files
 from tests.bench.media_sources import LONG_1080P, make_long
-from tests.bench.media_work import store
 from tests.bench.one_actor import actor_peak, write_rows
 from tests.bench.process_tree import SAMPLE_PAUSE_S
 from tests.bench.report import Figure, Report, say
+from tests.stored import store
 
 _RECIPE = "default"
 _MAX_MIB = 400

@@ -11,9 +11,9 @@ from pathlib import Path
 from pipeline.recipe import load_recipe
 from tests.bench.corpus import corpus_files
 from tests.bench.media_sources import KEPT_FILES, make_kept, spread_s
-from tests.bench.media_work import store
 from tests.bench.media_workers import NUM_WORKERS, Load, Walls, plain_walls, ray_walls
 from tests.bench.report import Figure, Report, say
+from tests.stored import store
 
 _RECIPE = "default"
 _MIN_RATIO = 0.90

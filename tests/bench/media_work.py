@@ -1,44 +1,18 @@
 """A media file worked off as the pipeline does it, and how far it came."""
 
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-from crawl.fetch import FetchedMedia, fetch
-from crawl.items import SourceItem, file_url, source_item
 from filters.registry import Needs, all_filters
 from infra.errors import MediaError
-from infra.media.child import find_ffmpeg
 from pipeline.curate_source import Workplace, curate_source
 from pipeline.recipe import Recipe
 from pipeline.records import Curated
+from tests.stored import Source
 
 Fate: TypeAlias = Literal["kept", "failed"] | Needs
 """`kept`: a clip was. `failed`: it cannot be decoded. Else the costliest signal that was looked at."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """A file in the media store of a root."""
-
-    item: SourceItem
-    fetched: FetchedMedia
-
-
-def store(path: Path, *, recipe: Recipe, root: Path) -> Source:
-    """Put a file into the media store."""
-    item = source_item(file_url(path), kind="dir")
-    fetched = fetch(
-        item,
-        media_dir=root / "media",
-        work_dir=root / "tmp",
-        ffmpeg=find_ffmpeg(),
-        config=recipe.fetch,
-        now=lambda: datetime.now(UTC),
-    )
-    return Source(item=item, fetched=fetched)
 
 
 def curate(source: Source, *, recipe: Recipe, place: Workplace) -> Curated | None:

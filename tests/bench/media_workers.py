@@ -20,7 +20,8 @@ from pipeline.ray_adapter import (
     ray_session,
 )
 from pipeline.recipe import Recipe, load_recipe
-from tests.bench.media_work import Fate, Source, curate, fate
+from tests.bench.media_work import Fate, curate, fate
+from tests.stored import Source
 
 NUM_WORKERS = 2
 _POLL_PAUSE_S = 0.01

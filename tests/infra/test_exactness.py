@@ -29,13 +29,6 @@ B_FRAMES = ("-bf", "3", "-g", "12")
 
 
 @pytest.fixture(scope="module")
-def reader():
-    reader = MediaReader()
-    yield reader
-    reader.close()
-
-
-@pytest.fixture(scope="module")
 def film(tmp_path_factory) -> Path:
     return make_clock_clip(
         tmp_path_factory.mktemp("film") / "a.mp4", rate_fps=FILM, duration_s=DURATION_S, options=B_FRAMES

@@ -27,13 +27,6 @@ BT2020_LUMA = np.array([0.2627, 0.6780, 0.0593])
 WHITE_NITS = 203.0  # Source: ITU-R BT.2408, HDR reference white.
 
 
-@pytest.fixture(scope="module")
-def reader():
-    reader = MediaReader()
-    yield reader
-    reader.close()
-
-
 def decode(path: Path, reader: MediaReader) -> Segment:
     return read_segment(reader, path, PLAN, num_frames=8)
 

@@ -13,13 +13,6 @@ from infra.media.reader import MediaReader, ReadLimits
 from tests.media import ffmpeg, make_clip
 
 
-@pytest.fixture(scope="module")
-def reader():
-    reader = MediaReader()
-    yield reader
-    reader.close()
-
-
 def die_saying(pid: int, message: bytes) -> None:
     """Let the process write `message` to its stderr and crash."""
     with Path(f"/proc/{pid}/fd/2").open("ab", buffering=0) as stderr:

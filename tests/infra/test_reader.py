@@ -28,13 +28,6 @@ TIGHT = ReadLimits(stall_s=20, skew_mib=1)
 TONE = "aevalsrc=exprs='0.3*sin(2*PI*300*t)':s=48000"
 
 
-@pytest.fixture(scope="module")
-def reader():
-    reader = MediaReader()
-    yield reader
-    reader.close()
-
-
 def read_all(path: Path, reader: MediaReader, plan: ReadPlan = PLAN, *, window: int = 1000) -> list[Segment]:
     return read_segments(reader, path, replace(plan, window_frames=window))[0]
 

@@ -6,7 +6,6 @@ import json
 import math
 import tarfile
 from contextlib import closing
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -14,25 +13,16 @@ import av
 import numpy as np
 import pytest
 
-from crawl.fetch import FetchedMedia, fetch
-from crawl.items import SourceItem, file_url, source_item
 from infra.errors import MediaTooLarge, TooShort, Truncated, Undecodable
-from infra.media.child import find_ffmpeg
 from infra.media.reader import MediaReader
 from model.encoders.speech import SpeechDetector, load_speech
 from pipeline.curate_source import Workplace, bundle_key, curate_source
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.records import CuratePart
 from tests.media import CORPUS, SPEECH, ffmpeg, make_clip, needs_corpus
+from tests.stored import store
 
 RECIPE = load_recipe("demo", ["split.clip_s=4", "embed.clips_per_batch=2"])
-
-
-@pytest.fixture(scope="module")
-def reader():
-    reader = MediaReader()
-    yield reader
-    reader.close()
 
 
 @cache
@@ -45,28 +35,15 @@ def long_clip(tmp_path_factory) -> Path:
     return make_clip(tmp_path_factory.mktemp("media") / "long.mp4", duration_s=13.5)
 
 
-def fetched_item(path: Path, root: Path, **span: float) -> tuple[SourceItem, FetchedMedia]:
-    item = source_item(file_url(path), kind="dir", **span)
-    fetched = fetch(
-        item,
-        media_dir=root / "media",
-        work_dir=root / "work",
-        ffmpeg=find_ffmpeg(),
-        config=RECIPE.fetch,
-        now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
-    )
-    return item, fetched
-
-
 def curate(
     path: Path, root: Path, reader: MediaReader, recipe: Recipe = RECIPE, **span: float
 ) -> list[CuratePart]:
     root.mkdir(parents=True, exist_ok=True)
-    item, fetched = fetched_item(path, root, **span)
+    source = store(path, recipe=RECIPE, root=root, **span)
     work_dir = root / "work"
     work_dir.mkdir(exist_ok=True)
     place = Workplace(root=root, work_dir=work_dir, reader=reader, speech=speech().probabilities)
-    return list(curate_source(item, fetched, recipe=recipe, workplace=place))
+    return list(curate_source(source.item, source.fetched, recipe=recipe, workplace=place))
 
 
 def test_curate_source_long_clip_accounts_for_every_second(long_clip, tmp_path, reader):

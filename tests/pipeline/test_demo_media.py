@@ -2,8 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -45,12 +43,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("demo")
     make_demo_media(made, ffmpeg=find_ffmpeg())
     return made
-
-
-@pytest.fixture(scope="module")
-def reader() -> Iterator[MediaReader]:
-    with closing(MediaReader()) as reader:
-        yield reader
 
 
 # ---- sounds ----
