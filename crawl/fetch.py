@@ -1,30 +1,40 @@
-"""A source item -> its media file, named by its content, and where it came from."""
+"""A fetch job -> its media file in the store, and where it came from.
 
-import contextlib
+file:  copied            s3:  read by ranges          an address of a plain media file:  Http
+any other http(s) address:  yt-dlp finds the streams; plain ones are read by Http, fragments by yt-dlp
+"""
+
 import errno
 import hashlib
-import os
-import re
+import math
 import shutil
-import stat
-import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
-from crawl.items import SourceItem, local_path
-from crawl.policy import FetchConfig
-from crawl.ytdlp import download
+from crawl.blocklist import Blocklist
+from crawl.formats import Stream, Video
+from crawl.frontier import FetchJob
+from crawl.items import SourceItem, local_path, video_key
+from crawl.kinds import format_policy, licence_of
+from crawl.object_url import is_object_url
+from crawl.section import Section, SectionLimits, fetch_section, merge, sections_of
+from crawl.sidecar import sidecar_of
+from crawl.source_bucket import download_object
+from crawl.source_web import is_plain_media
+from crawl.store import StoredFile, copy_local, sha256_of, store
+from crawl.web import Web
 from infra.config import storable_text
-from infra.errors import BlockedByPolicy, Gone, NotMedia, Private, StorageUnavailable, TooLarge
-from infra.storage import sync
+from infra.errors import AvgenError, DiskFull, NotMedia, SourceUnavailable, StorageUnavailable
 
-__all__ = ["FetchConfig", "FetchedMedia", "Provenance", "fetch"]
-
-_EXT = re.compile(r"[a-z0-9]{1,5}")
-_UNKNOWN_EXT = "bin"
-_COPY_BYTES = 1024 * 1024
+_PART_NUM_HEX = 32
+_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+Span = tuple[float, float]
+_WHOLE: Span = (0.0, math.inf)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +47,23 @@ class Provenance:
     uploader: str = ""
     channel_id: str = ""
     """The site's id of the channel or uploader: what a takedown by channel names."""
+    video_id: str = ""
+    """The site's id of the video, as in `youtube:dQw4w9WgXcQ`."""
     licence: str = ""
+    """What the page or sidecar says, else the default of the source kind."""
     extractor: str = ""
-    """The yt-dlp extractor, or "file"."""
+    """The yt-dlp extractor, or "file", "http", "object"."""
     format_id: str = ""
-    """The format that yt-dlp chose."""
+    """The format or formats that were chosen."""
     webpage_url: str = ""
     upload_date: str = ""
     """ISO 8601 date."""
+    opt_out: str = ""
+    """Signals against use for machine learning that the host sent, as in "X-Robots-Tag: noai"."""
+    tool_versions: str = ""
+    """What fetched it."""
+    problem: str = ""
+    """What could not be read of the metadata beside a local file."""
     fetched_at: str
     """ISO 8601, UTC, whole seconds."""
 
@@ -63,151 +82,240 @@ class FetchedMedia:
     """Relative to the root: `media/<aa>/<sha256>.<ext>`."""
     sha256: str
     media_bytes: int
+    media_start_s: float = 0.0
+    """The time in the source at which the file begins; more than 0 when only a section was fetched."""
     provenance: Provenance
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    media_key: str
-    sha256: str
-    media_bytes: int
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Got:
+    """A complete file that is not in the store yet."""
+
+    path: Path
+    provenance: Provenance
+    is_whole: bool = True
+    """Whether it is all of the video, which serves every span of it."""
+    start_s: float = 0.0
+    """The time in the source at which it begins."""
+    sha256: str = ""
+    """Empty: not known yet."""
 
 
-def fetch(
-    item: SourceItem,
-    *,
-    media_dir: Path,
-    work_dir: Path,
-    ffmpeg: Path,
-    config: FetchConfig,
-    now: Callable[[], datetime],
-) -> FetchedMedia:
-    """Put the media of `item` into the store. The whole source is fetched; its span stays in the record.
+class Fetcher:
+    """Fetches jobs for one worker, from any number of threads at once."""
 
-    Args:
-        media_dir: the store, `<root>/media`; made when absent.
-        work_dir: scratch; nothing of this call remains in it, whatever the outcome.
-        ffmpeg: the binary that yt-dlp merges streams with.
-        now: the clock, for `fetched_at`.
+    def __init__(self, web: Web, *, root: Path, ffmpeg: Path, blocklist: Blocklist) -> None:
+        self._config = web.config
+        self._media_dir, self._partial_dir = root / "media", root / "partial"
+        self._ffmpeg = ffmpeg
+        self._limits = SectionLimits(
+            timeout_s=web.config.timeout_s,
+            stall_s=web.config.stall_timeout_s,
+            max_bytes=web.config.max_bytes,
+        )
+        self._blocklist = blocklist
+        self._http, self._extractors = web.http, web.extractors
 
-    Raises:
-        ConfigError: yt-dlp does not start.
-        SourceUnavailable, MediaTooLarge: asking again will not help.
-        TransientError: it may.
-    """
-    scheme = item.url.partition("://")[0]
-    with _os_errors_named(item.url), _scratch(work_dir) as scratch:
-        if scheme == "file":
-            path = local_path(item.url)
-            stored = _store_local(path, media_dir=media_dir, scratch=scratch, max_bytes=config.max_bytes)
-            known = {"title": path.stem, "extractor": "file"}
-        elif scheme in ("http", "https"):
-            known = download(item.url, out_dir=scratch, ffmpeg=ffmpeg, config=config)
-            path = scratch / known.pop("file")
-            stored = _store(path, sha256=_sha256(path), ext=_ext(path), media_dir=media_dir)
-        else:
-            raise BlockedByPolicy(
-                f"an address must start with http://, https:// or file://, got {item.url!r}"
+    def fetch(self, job: FetchJob, *, now: Callable[[], datetime]) -> list[FetchedMedia]:
+        """Put the media of a job into the store: one record an item, in their order.
+
+        What was read before a passing failure stays under `partial/` for the next attempt; otherwise nothing does.
+
+        Raises:
+            SourceUnavailable, MediaError: asking again will not help.
+            TransientError: it may. Deferred: nothing was tried.
+            ConfigError: yt-dlp does not start.
+        """
+        for item in job.items:
+            self._blocklist.check_item(item)
+        with _os_errors_named(job.url), self._part_dir(job) as part_dir:
+            fetched_at = now().astimezone(UTC).isoformat(timespec="seconds")
+            licence = licence_of(job.items[0].kind)
+            origin = Provenance(url=job.url, licence=licence, fetched_at=fetched_at)
+            media: list[FetchedMedia] = []
+            for section in self._sections(job):
+                got = self._get(job, section, part_dir, origin)
+                stored = self._store(got)
+                if got.is_whole:
+                    return [_fetched(item, got, stored) for item in job.items]
+                media += [_fetched(item, got, stored) for item in job.items if _is_within(item, section)]
+        order = {item.source_id: index for index, item in enumerate(job.items)}
+        return sorted(media, key=lambda fetched: order[fetched.source_id])
+
+    # ---- one section of one video ----
+
+    def _sections(self, job: FetchJob) -> tuple[Span, ...]:
+        if not self._config.sections or not job.url.startswith("http"):
+            return (_WHOLE,)
+        spans = [(item.span_start_s, item.span_end_s) for item in job.items]
+        return sections_of(spans, self._config.section_gap_s)
+
+    def _get(self, job: FetchJob, section: Span, part_dir: Path, origin: Provenance) -> _Got:
+        if job.url.startswith("file:"):
+            return self._get_local(job, part_dir, origin)
+        if is_object_url(job.url):
+            return self._get_object(job, part_dir, origin)
+        if is_plain_media(job.url):
+            try:
+                return self._get_plain(job, section, part_dir, origin)
+            except NotMedia:
+                # A page at an address that ends like a media file.
+                pass
+        return self._get_video(job, section, part_dir, origin)
+
+    def _get_local(self, job: FetchJob, part_dir: Path, origin: Provenance) -> _Got:
+        path = local_path(job.url)
+        copy = part_dir / "copy"
+        sha256 = copy_local(path, copy, max_bytes=self._config.max_bytes)
+        known = asdict(sidecar_of(path))
+        known["title"] = known["title"] or path.stem
+        known["extractor"] = known["extractor"] or "file"
+        known["licence"] = known["licence"] or origin.licence
+        return _Got(path=copy, provenance=replace(origin, tool_versions=_tools(), **known), sha256=sha256)
+
+    def _get_object(self, job: FetchJob, part_dir: Path, origin: Provenance) -> _Got:
+        part = part_dir / "object"
+        sha256 = download_object(job.url, part, self._config).sha256
+        tools = _tools(f"botocore {version('botocore')}")
+        known = replace(origin, title=_name_of(job.url), extractor="object", tool_versions=tools)
+        return _Got(path=part, provenance=known, sha256=sha256)
+
+    def _get_plain(self, job: FetchJob, section: Span, part_dir: Path, origin: Provenance) -> _Got:
+        tools = _tools(f"urllib3 {version('urllib3')}")
+        known = replace(
+            origin, title=_name_of(job.url), extractor="http", webpage_url=job.url, tool_versions=tools
+        )
+        stream = Stream(
+            url=job.url,
+            protocol=job.url.partition(":")[0],
+            ext="",
+            format_id="",
+            http_headers={},
+            has_video=True,
+            has_audio=True,
+        )
+        return self._read_streams((stream,), section, part_dir, known)
+
+    def _get_video(self, job: FetchJob, section: Span, part_dir: Path, origin: Provenance) -> _Got:
+        video = self._extractors.find(
+            job.url,
+            policy=format_policy(job.items[0].kind, self._config),
+            span=section,
+            out_dir=part_dir,
+            ffmpeg=self._ffmpeg,
+        )
+        key = video_key(video.webpage_url or job.url) or f"{video.extractor}:{video.video_id}"
+        self._blocklist.check_video(
+            webpage_url=video.webpage_url,
+            video_key=key,
+            channel_id=video.channel_id,
+            uploader=video.uploader,
+            uploader_id=video.uploader_id,
+        )
+        known = _described(origin, video, key)
+        if video.file:
+            is_whole = (video.file_start_s, video.file_end_s) == _WHOLE
+            path = part_dir / video.file
+            return _Got(path=path, provenance=known, is_whole=is_whole, start_s=video.file_start_s)
+        return self._read_streams(video.streams, section, part_dir, known)
+
+    def _read_streams(
+        self, streams: Sequence[Stream], section: Span, part_dir: Path, known: Provenance
+    ) -> _Got:
+        """The wanted part of the streams where their hosts give parts, else all of them, in one file."""
+        if section != _WHOLE:
+            start_s, end_s = section
+            out = part_dir / "section"
+            cut = fetch_section(
+                streams, start_s=start_s, end_s=end_s, http=self._http, out=out, limits=self._limits
             )
-    fetched_at = now().astimezone(UTC).isoformat(timespec="seconds")
-    return FetchedMedia(
-        source_id=item.source_id,
-        media_key=stored.media_key,
-        sha256=stored.sha256,
-        media_bytes=stored.media_bytes,
-        provenance=Provenance(url=item.url, fetched_at=fetched_at, **known),
-    )
+            if isinstance(cut, Section):
+                return _Got(path=cut.path, provenance=known, is_whole=False, start_s=cut.start_s)
+        paths = [part_dir / f"stream{index}" for index in range(len(streams))]
+        files = [
+            self._http.download(stream.url, path, headers=stream.http_headers, chunk_bytes=stream.chunk_bytes)
+            for stream, path in zip(streams, paths, strict=True)
+        ]
+        signs = sorted({sign for file in files for sign in file.opt_out})
+        known = replace(known, opt_out="; ".join(signs))
+        if len(files) == 1:
+            return _Got(path=paths[0], provenance=known, sha256=files[0].sha256)
+        return _Got(path=merge(paths, out=part_dir / "merged", limits=self._limits), provenance=known)
+
+    # ---- around it ----
+
+    def _store(self, got: _Got) -> StoredFile:
+        sha256 = got.sha256 or sha256_of(got.path)
+        self._blocklist.check_bytes(sha256)
+        return store(got.path, sha256=sha256, media_dir=self._media_dir)
+
+    @contextmanager
+    def _part_dir(self, job: FetchJob) -> Iterator[Path]:
+        """The folder of what is read of a job. It stays when trying again may go on from it."""
+        folder = self._partial_dir / part_name(job.url)
+        folder.mkdir(parents=True, exist_ok=True)
+        keep = False
+        try:
+            yield folder
+        except AvgenError as err:
+            keep = not isinstance(err, SourceUnavailable)
+            raise
+        finally:
+            if not keep or not any(folder.iterdir()):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _scratch(work_dir: Path) -> Iterator[Path]:
-    """A fresh folder in `work_dir`, removed with all that is in it at the end."""
-    work_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="fetch-", dir=work_dir, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+def part_name(url: str) -> str:
+    """Name below `partial/` of the folder of what was read of an address."""
+    return hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:_PART_NUM_HEX]
 
 
-@contextlib.contextmanager
+@contextmanager
 def _os_errors_named(url: str) -> Iterator[None]:
     """Our own disks are at fault for an OSError that nothing below has named."""
     try:
         yield
     except OSError as err:
+        if err.errno in _FULL_ERRNOS:
+            raise DiskFull(f"the disk of the root must have room, got {err} ({url})") from err
         raise StorageUnavailable(f"the media store must be readable and writable, got {err} ({url})") from err
 
 
-def _store_local(path: Path, *, media_dir: Path, scratch: Path, max_bytes: int) -> _Stored:
-    """Copy of a local file in the store; the original is only read.
-
-    No hard link: whoever edits the original in place would edit what the store keeps under the old hash.
-    """
-    before = _regular_file(path)
-    if before.st_size > max_bytes:
-        raise TooLarge(f"a source must have at most {max_bytes} bytes, got {before.st_size} ({path})")
-    temporary = scratch / "media"
-    sha256 = _copy(path, temporary)
-    after = path.stat()
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise StorageUnavailable(f"a file must not change while it is fetched, it did; try again ({path})")
-    return _store(temporary, sha256=sha256, ext=_ext(path), media_dir=media_dir)
+def _is_within(item: SourceItem, section: Span) -> bool:
+    return section[0] <= item.span_start_s and item.span_end_s <= section[1]
 
 
-def _regular_file(path: Path) -> os.stat_result:
-    try:
-        status = path.stat()
-        with path.open("rb") if stat.S_ISREG(status.st_mode) else contextlib.nullcontext():
-            pass
-    except (FileNotFoundError, NotADirectoryError, ValueError) as err:  # ValueError: a NUL in the name
-        raise Gone(f"a file must exist, there is none ({path})") from err
-    except PermissionError as err:
-        raise Private(f"a file must be readable, permission was denied ({path})") from err
-    if not stat.S_ISREG(status.st_mode):
-        raise NotMedia(f"a source must be a regular file, it is something else ({path})")
-    return status
+def _fetched(item: SourceItem, got: _Got, stored: StoredFile) -> FetchedMedia:
+    return FetchedMedia(
+        source_id=item.source_id,
+        media_key=stored.media_key,
+        sha256=stored.sha256,
+        media_bytes=stored.media_bytes,
+        media_start_s=got.start_s,
+        provenance=got.provenance,
+    )
 
 
-def _copy(path: Path, target: Path) -> str:
-    """sha256 of what was copied."""
-    digest = hashlib.sha256()
-    with path.open("rb") as source, target.open("xb") as copy:
-        while block := source.read(_COPY_BYTES):
-            digest.update(block)
-            copy.write(block)
-    return digest.hexdigest()
+def _described(origin: Provenance, video: Video, key: str) -> Provenance:
+    return replace(
+        origin,
+        title=video.title,
+        uploader=video.uploader,
+        channel_id=video.channel_id,
+        video_id=key,
+        licence=video.licence or origin.licence,
+        extractor=video.extractor,
+        format_id="+".join(stream.format_id for stream in video.streams),
+        webpage_url=video.webpage_url,
+        upload_date=video.upload_date,
+        tool_versions=_tools(video.tool_version),
+    )
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _name_of(url: str) -> str:
+    """The file name in an address, without its suffix: the best title that there is."""
+    return PurePosixPath(unquote(urlsplit(url).path)).stem
 
 
-def _ext(path: Path) -> str:
-    ext = path.suffix.removeprefix(".").lower()
-    return ext if _EXT.fullmatch(ext) else _UNKNOWN_EXT
-
-
-def _store(temporary: Path, *, sha256: str, ext: str, media_dir: Path) -> _Stored:
-    """Move a complete file to its final name, durably; one that is there already is left as it is."""
-    num_bytes = temporary.stat().st_size
-    folder = media_dir / sha256[:2]
-    final = folder / f"{sha256}.{ext}"
-    if not final.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        sync(temporary)
-        _replace(temporary, final)
-        sync(folder)
-    return _Stored(f"media/{sha256[:2]}/{final.name}", sha256, num_bytes)
-
-
-def _replace(temporary: Path, final: Path) -> None:
-    """Rename, by way of a copy when the scratch folder is on another filesystem than the store."""
-    try:
-        os.replace(temporary, final)  # noqa: PTH105 - Path.replace hides that this is the atomic one
-    except OSError as err:
-        if err.errno != errno.EXDEV:
-            raise
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=final.parent) as folder:
-            beside = Path(folder) / final.name
-            shutil.copyfile(temporary, beside)
-            sync(beside)
-            beside.replace(final)
+def _tools(*others: str) -> str:
+    return ", ".join((f"avgen {version('avgen')}", *others))

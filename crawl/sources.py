@@ -1,11 +1,11 @@
-"""Source specs -> source items. `KINDS` is the registry: one module a kind."""
+"""Source specs -> source items. The kinds of sources are in `crawl/kinds.py`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from crawl import source_dir, source_list, source_web
 from crawl.items import SourceItem, UnexpandedSource, canonical_url, file_url, local_path, source_item
+from crawl.kinds import KINDS, kind_of
 from crawl.policy import FetchConfig
-from infra.errors import ConfigError
+from crawl.web import Web
 
 __all__ = [
     "KINDS",
@@ -19,39 +19,26 @@ __all__ = [
     "source_item",
 ]
 
-Expander = Callable[[str, FetchConfig], Iterator[SourceItem | UnexpandedSource]]
 
-# Prefix of a spec -> its expander, which gets the whole spec. An expander checks what the operator wrote when
-# it is called (ConfigError) and returns a lazy iterator that raises nothing for the network's sake.
-KINDS: dict[str, Expander] = {
-    "dir:": source_dir.expand_dir,
-    "list:": source_list.expand_list,
-    "http://": source_web.expand_web,
-    "https://": source_web.expand_web,
-}
-
-
-def expand(spec: str, *, config: FetchConfig | None = None) -> Iterator[SourceItem | UnexpandedSource]:
+def expand(
+    spec: str, web: Web | None = None, first_index: int = 0
+) -> Iterator[SourceItem | UnexpandedSource]:
     """The items that a spec stands for, each `source_id` once, in a stable order.
 
     Args:
-        spec: `dir:PATH`, `list:FILE` or an http(s) address.
-        config: how the web is asked (time-outs, user agent, proxy); when left out, as `FetchConfig()` says.
+        spec: what `KINDS` has an example of.
+        web: how the web is asked, when the iterator is advanced; when left out, as `FetchConfig()` says.
+        first_index: entries that are passed over, because an earlier call yielded at least as many.
 
     Raises:
-        ConfigError: the source is malformed: unknown scheme, no such folder or file, nothing in it, bad list.
+        ConfigError: the source is malformed: unknown kind, no such folder or file, nothing in it, bad rows.
     """
-    for prefix, expander in KINDS.items():
-        if spec.lower().startswith(prefix):
-            return _distinct(expander(spec, config or FetchConfig()))
-    raise ConfigError(f"a source must start with one of {', '.join(KINDS)}, got {spec!r}")
+    return _distinct(kind_of(spec).expand(spec, web or Web.opened(FetchConfig()), first_index))
 
 
 def seed_item(spec: str) -> SourceItem | None:
-    """The item of the address that a spec lists the entries of; `None` for a folder or a file."""
-    if not spec.lower().startswith(("http://", "https://")):
-        return None
-    return source_item(spec, kind="web")
+    """The item of the address that a spec lists the entries of; `None` for a folder, a file or a single video."""
+    return kind_of(spec).seed(spec)
 
 
 def _distinct(found: Iterator[SourceItem | UnexpandedSource]) -> Iterator[SourceItem | UnexpandedSource]:

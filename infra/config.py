@@ -39,12 +39,25 @@ def load_config(
         tree = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise ConfigError(f"a recipe must be TOML, {path} is not: {err}") from err
+    return _validated(model, tree, overrides, f"recipe {path.name}")
+
+
+def override_config(config: ConfigT, overrides: Sequence[str]) -> ConfigT:
+    """The same settings with `PATH=VALUE` overrides applied.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type or range.
+    """
+    return _validated(type(config), config.model_dump(mode="json"), overrides, "settings of the earlier run")
+
+
+def _validated(model: type[ConfigT], tree: dict[str, Any], overrides: Sequence[str], origin: str) -> ConfigT:
     for override in overrides:
         _apply_override(tree, override)
     try:
         return model.model_validate(tree)
     except ValidationError as err:
-        raise ConfigError(f"{_first_problem(err, model)} (recipe {path.name})") from err
+        raise ConfigError(f"{_first_problem(err, model)} ({origin})") from err
 
 
 def config_hash(config: BaseModel, *, exclude: frozenset[str] = frozenset()) -> str:

@@ -5,10 +5,11 @@
     |- MediaError         nobody: this input is bad, its record becomes `Failed`
     |  |- Undecodable, Truncated, MissingStream, TooShort, MediaTimeout, MediaTooLarge
     |  |- SourceUnavailable   this source cannot be had, and asking again will not help:
-    |     |- Gone, Private, GeoBlocked, AgeRestricted, BotCheck, FormatMissing, TooLarge,
+    |     |- Gone, Private, GeoBlocked, AgeRestricted, FormatMissing, TooLarge,
     |        NotMedia, BlockedByPolicy, ExtractorBug
-    |- TransientError     time: retried with backoff in one layer, then `Failed`
-    |  |- ChildKilled, StorageUnavailable, RateLimited, NetworkFailure, FetchTimeout
+    |- TransientError     time: tried again later, with backoff in one layer
+    |  |- ChildKilled, StorageUnavailable, DiskFull, RateLimited, BotCheck, NetworkFailure, FetchTimeout
+    |  |- Deferred           not tried at all: a host is paused, the disk is almost full
     |- IntegrityError     us, now: the run stops before the write
 
 Anything else (KeyError, AssertionError, ...) is a bug and is never caught.
@@ -103,12 +104,6 @@ class AgeRestricted(SourceUnavailable):
     code = "age_restricted"
 
 
-class BotCheck(SourceUnavailable):
-    """The host asks us to prove that we are not a bot."""
-
-    code = "bot_check"
-
-
 class FormatMissing(SourceUnavailable):
     """No format satisfies the fetch policy."""
 
@@ -157,10 +152,36 @@ class StorageUnavailable(TransientError):
     code = "storage_unavailable"
 
 
+class DiskFull(TransientError):
+    """The disk of the root or of the scratch folder has no room."""
+
+    code = "disk_full"
+
+
+class Deferred(TransientError):
+    """Nothing was tried: a host is paused or the disk is almost full; `until_s` says for how long at least."""
+
+    code = "deferred"
+
+    def __init__(self, message: str, until_s: float = 0.0) -> None:
+        super().__init__(message, until_s)
+        self.until_s = until_s
+        """Unix time."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class RateLimited(TransientError):
     """The host asks us to slow down (429)."""
 
     code = "rate_limited"
+
+
+class BotCheck(TransientError):
+    """The host asks us to prove that we are not a bot; all of it is left alone for a while."""
+
+    code = "bot_check"
 
 
 class NetworkFailure(TransientError):
@@ -179,3 +200,14 @@ class IntegrityError(AvgenError):
     """Our own data contradicts itself (hash, schema, duplicate key, non-finite score)."""
 
     code = "integrity"
+
+
+def transient_codes() -> frozenset[str]:
+    """The codes of everything that is worth another attempt later."""
+    found: set[str] = set()
+    pending: list[type[AvgenError]] = [TransientError]
+    while pending:
+        error_class = pending.pop()
+        found.add(error_class.code)
+        pending += error_class.__subclasses__()
+    return frozenset(found)

@@ -87,6 +87,12 @@ def remove_files(paths: Iterable[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
+def remove_folders(paths: Iterable[Path]) -> None:
+    """Delete folders with all that is in them."""
+    for path in paths:
+        shutil.rmtree(path)
+
+
 def publish(temporary: Path, final: Path) -> None:
     """Give a finished, closed file its name: durable, and all or nothing. Same filesystem only."""
     final.parent.mkdir(parents=True, exist_ok=True)

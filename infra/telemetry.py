@@ -63,15 +63,15 @@ def discard_stdout() -> None:
 
 
 class Advance(Protocol):
-    """Called with the number of finished items and a note on how they ended."""
+    """Called with the number of finished items, a note on how they ended, and how many are known by now."""
 
-    def __call__(self, num_done: int, note: str) -> None:
+    def __call__(self, num_done: int, note: str, *, total: int | None = None) -> None:
         """Show progress."""
 
 
 @contextmanager
-def progress(title: str, *, total: int) -> Iterator[Advance]:
-    """A progress bar on a terminal, at most `_PLAIN_LINES` plain lines elsewhere."""
+def progress(title: str, *, total: int | None = None) -> Iterator[Advance]:
+    """A progress bar on a terminal, a line every so many items elsewhere: a `_PLAIN_LINES`th of the known ones."""
     console = stderr_console()
     if console.is_terminal:
         columns = (
@@ -84,19 +84,18 @@ def progress(title: str, *, total: int) -> Iterator[Advance]:
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(title, total=total, note="")
 
-            def draw(num_done: int, note: str) -> None:
-                bar.update(task, completed=num_done, note=note)
+            def draw(num_done: int, note: str, *, total: int | None = total) -> None:
+                bar.update(task, completed=num_done, note=note, total=total)
 
             yield draw
         return
-    step = max(1, total // _PLAIN_LINES)
     last_printed = 0
 
-    def print_line(num_done: int, note: str) -> None:
+    def print_line(num_done: int, note: str, *, total: int | None = total) -> None:
         nonlocal last_printed
-        if num_done == total or num_done - last_printed >= step:
+        if num_done == total or num_done - last_printed >= max(1, (total or 0) // _PLAIN_LINES):
             last_printed = num_done
-            console.print(f"{title}: {num_done}/{total} {note}")
+            console.print(f"{title}: {num_done}/{'?' if total is None else total} {note}")
 
     yield print_line
 

@@ -4,55 +4,46 @@ A source's outcome follows from its rows: it has clips (then it is kept or rejec
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from infra.errors import (
-    ChildKilled,
-    ConfigError,
-    FetchTimeout,
-    IntegrityError,
-    NetworkFailure,
-    RateLimited,
-    StorageUnavailable,
-)
+from crawl.blocklist import Block
+from crawl.items import SourceItem
+from crawl.politeness import HostPause
+from infra.errors import ConfigError
+from pipeline.id_set import IdSet
 from pipeline.lake import lake_files
 
-RETRIED_CODES = (
-    ChildKilled.code,
-    NetworkFailure.code,
-    FetchTimeout.code,
-    RateLimited.code,
-    StorageUnavailable.code,
-)
-"""Failures that the same command tries again: the world may have changed. All others are final."""
-
 # A feed or playlist that could not be listed is a source that failed; once a later run has listed it, its entries
-# are the sources and it is none itself.
+# are the sources and it is none itself, unless it is its only entry.
 _OUTCOMES = """
 create view listed as
-select source_id from (select source_id, max(listed_at) as listed_at from listings group by 1)
+select source_id from (
+    select source_id, max(listed_at) filter (complete) as listed_at from listings group by 1
+    having listed_at is not null and not bool_or(list_contains(entry_ids, source_id))
+)
 left join (select subject_id as source_id, max(failed_at) as failed_at from failures group by 1)
 using (source_id) where failed_at is null or listed_at > failed_at;
 create view outcomes as
 with judged as (
     select source_id, recipe_id, bool_or(kept) as any_kept from clips group by all
 ), latest_failures as (
-    select subject_id as source_id, recipe_id, arg_max(stage, failed_at) as stage,
-           arg_max(code, failed_at) as code, arg_max(message, failed_at) as message
+    select subject_id as source_id, recipe_id,
+           max_by({stage: stage, code: code, message: message, host: host, attempt: attempt,
+                   next_retry_at: next_retry_at}, failed_at) as latest
     from failures where subject_id not in (select source_id from listed) group by all
+), joined as (
+    select source_id, recipe_id, judged.any_kept, if(judged.any_kept is null, latest, null) as failed
+    from judged full join latest_failures using (source_id, recipe_id)
 )
 select source_id, recipe_id,
-       case when judged.any_kept then 'kept' when judged.any_kept = false then 'rejected' else 'failed' end
-           as outcome,
-       if(judged.any_kept is null, latest_failures.stage, null) as stage,
-       if(judged.any_kept is null, latest_failures.code, null) as code,
-       if(judged.any_kept is null, latest_failures.message, null) as message
-from judged full join latest_failures using (source_id, recipe_id)
+       case when any_kept then 'kept' when any_kept = false then 'rejected' else 'failed' end as outcome,
+       failed.stage as stage, failed.code as code, failed.message as message, failed.host as host,
+       failed.attempt as attempt, failed.next_retry_at as next_retry_at
+from joined
 """
 
 
@@ -66,33 +57,23 @@ named as (
 select distinct name from named join duckdb_functions() on function_name in (name, 'get_' || name)
 where stability != 'CONSISTENT' order by 1
 """
+_ITEM_COLUMNS = ("source_id", "url", "kind", "span_start_s", "span_end_s")
+_ITEMS = f"select distinct {', '.join(_ITEM_COLUMNS)} from sources"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageCount:
-    """One line of the funnel; `num_in` is the sum of the others."""
-
-    stage: str
-    unit: str
-    num_in: int
-    num_kept: int
-    num_rejected: int
-    num_failed: int
-    num_pending: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Funnel:
-    """What became of everything that was put in, under one recipe."""
-
-    recipe_id: str
-    stages: tuple[StageCount, ...]
-    reasons: tuple[tuple[str, int], ...]
-    """Reject reason -> spans that have it, most frequent first; a span may have several."""
-    failures: tuple[tuple[str, str, int], ...]
-    """Stage, code -> sources."""
-    kept_clips: int
-    kept_duration_s: float
+# Handing DuckDB an empty Arrow table instead would import pandas: a second of each `avgen status`.
+_SQL_TYPES = {
+    "string": "varchar",
+    "string_view": "varchar",
+    "double": "double",
+    "int32": "integer",
+    "int64": "bigint",
+    "bool": "boolean",
+    "binary": "blob",
+    "binary_view": "blob",
+    "timestamp[us, tz=UTC]": "timestamptz",
+    "list<item: string>": "varchar[]",
+    "list<element: string>": "varchar[]",
+}
 
 
 class Catalog:
@@ -139,7 +120,7 @@ class Catalog:
                 f"--where must be one SQL condition over the columns of clips, got {where!r};"
                 f" DuckDB says: {first_line}"
             ) from err
-        unstable = self._rows(_UNSTABLE_FUNCTIONS, [condition])
+        unstable = self.rows(_UNSTABLE_FUNCTIONS, [condition])
         if unstable:
             raise ConfigError(
                 f"--where must select the same clips every time, {unstable[0][0]}() does not;"
@@ -149,7 +130,7 @@ class Catalog:
 
     def tables(self) -> list[str]:
         """Names of everything that can be queried: the lake's tables, `listed` and `outcomes`."""
-        return [row[0] for row in self._rows("select name from (show tables)")]
+        return [row[0] for row in self.rows("select name from (show tables)")]
 
     def latest_recipe_id(self) -> str:
         """The recipe of the most recent ingest run that came to its end, or else of one that did not.
@@ -159,12 +140,19 @@ class Catalog:
         """
         sql = """select recipe_id from runs where command = 'ingest'
                  order by state = 'done' desc, recorded_at desc limit 1"""
-        rows = self._rows(sql)
+        rows = self.rows(sql)
         if not rows:
             raise ConfigError(
                 "a root must hold at least one ingest run, this one has none; run `avgen run` first"
             )
         return rows[0][0]
+
+    def recipe_json(self, recipe_id: str) -> str:
+        """The settings of the latest ingest run with this recipe."""
+        sql = (
+            """select max_by(recipe_json, recorded_at) from runs where command = 'ingest' and recipe_id = ?"""
+        )
+        return self.rows(sql, [recipe_id])[0][0]
 
     def meant_recipe_id(self, recipe_id: str | None) -> str:
         """The recipe that is named, or else the latest.
@@ -174,26 +162,101 @@ class Catalog:
         """
         if recipe_id is None:
             return self.latest_recipe_id()
-        known = [row[0] for row in self._rows("select distinct recipe_id from runs where command = 'ingest'")]
+        known = [row[0] for row in self.rows("select distinct recipe_id from runs where command = 'ingest'")]
         if recipe_id not in known:
             raise ConfigError(
                 f"--recipe-id must be that of an ingest run, got {recipe_id}; known: {', '.join(known)}"
             )
         return recipe_id
 
-    def finished_source_ids(self, recipe_id: str) -> set[str]:
-        """Sources that need no more work under a recipe."""
+    def finished_sources(self, recipe_id: str) -> IdSet:
+        """Sources that need no more work under a recipe: all with an outcome that no other attempt may change."""
         sql = """select source_id from outcomes
-                 where recipe_id = ? and (outcome != 'failed' or code not in (select unnest(?)))"""
-        return {row[0] for row in self._rows(sql, [recipe_id, list(RETRIED_CODES)])}
+                 where recipe_id = ? and next_retry_at is null and coalesce(stage, '') != 'expand'"""
+        return self._ids(sql, [recipe_id])
 
-    def unlisted_source_ids(self) -> set[str]:
-        """Sources that failed when they were to be listed, and were not listed since."""
-        return {row[0] for row in self._rows("select source_id from outcomes where stage = 'expand'")}
+    def known_sources(self) -> IdSet:
+        """Every source that was ever put in."""
+        return self._ids("select source_id from sources")
+
+    def retries(self, recipe_id: str) -> dict[str, tuple[int, float]]:
+        """Sources that failed and are to be tried again -> how often they did, and from which Unix time on."""
+        rows = self.rows(
+            """select source_id, attempt, epoch(next_retry_at) from outcomes
+               where recipe_id = ? and next_retry_at is not null""",
+            [recipe_id],
+        )
+        return {source_id: (attempt, due_s) for source_id, attempt, due_s in rows}
+
+    def open_urls(self, recipe_id: str) -> list[str]:
+        """Addresses that are yet to be fetched: for the first time, or again."""
+        rows = self.rows(
+            """select distinct url from sources left join (from outcomes where recipe_id = ?) using (source_id)
+               where outcome is null or next_retry_at is not null""",
+            [recipe_id],
+        )
+        return [row[0] for row in rows]
+
+    def failed_items(self, recipe_id: str, code: str) -> tuple[list[SourceItem], list[str]]:
+        """What failed with a code: sources that were to be fetched, and specs that were to be listed.
+
+        Raises:
+            ConfigError: nothing did.
+        """
+        rows = self.rows(
+            f"""{_ITEMS} join outcomes using (source_id)
+                where recipe_id = ? and code = ? and stage != 'expand' order by source_id""",
+            [recipe_id, code],
+        )
+        specs = self.rows(
+            """select distinct spec from listings join outcomes using (source_id)
+               where recipe_id = ? and code = ? and stage = 'expand' order by spec""",
+            [recipe_id, code],
+        )
+        if not rows and not specs:
+            codes = self.rows(
+                "select distinct code from outcomes where recipe_id = ? and outcome = 'failed' order by 1",
+                [recipe_id],
+            )
+            found = ", ".join(row[0] for row in codes) or "none"
+            raise ConfigError(
+                f"--class must be that of a failed source, got {code!r}; classes that failed: {found}"
+            )
+        return [_item(row) for row in rows], [row[0] for row in specs]
+
+    def begun_listing(self, source_id: str) -> tuple[int, list[SourceItem]]:
+        """How many entries of an address were listed when its listing was cut short, and which; else 0, none."""
+        pages = """from listings where source_id = ? and listed_at > (
+            select coalesce(max(listed_at), '-infinity') from listings where source_id = ? and complete)"""
+        ((next_index,),) = self.rows(f"select coalesce(max(next_index), 0) {pages}", [source_id, source_id])
+        rows = self.rows(
+            f"{_ITEMS} where source_id in (select unnest(entry_ids) {pages}) order by source_id",
+            [source_id, source_id],
+        )
+        return next_index, [_item(row) for row in rows]
+
+    def paused_hosts(self, *, now_s: float) -> tuple[HostPause, ...]:
+        """Hosts that want to be left alone, as far as runs on this root have been told."""
+        rows = self.rows(
+            """select host, max(epoch(paused_until)), max_by(code, paused_until), max_by(reason, paused_until)
+               from hosts group by 1 having max(epoch(paused_until)) > ? order by 1""",
+            [now_s],
+        )
+        return tuple(
+            HostPause(host=host, until_s=until_s, code=code, reason=reason)
+            for host, until_s, code, reason in rows
+        )
+
+    def blocks(self) -> list[Block]:
+        """What must not be fetched."""
+        rows = self.rows(
+            "select distinct on (kind, value) kind, value, reason from blocks order by kind, value"
+        )
+        return [Block(kind=kind, value=value, reason=reason) for kind, value, reason in rows]
 
     def dropped_media_keys(self) -> list[str]:
         """Files of the store that no run which keeps its sources has fetched."""
-        rows = self._rows(
+        rows = self.rows(
             """select media_key from fetches join (
                    select run_id, bool_or((recipe_json->>'$.media.keep_sources')::bool) as keeps
                    from runs where command = 'ingest' group by 1
@@ -201,82 +264,14 @@ class Catalog:
         )
         return [row[0] for row in rows]
 
-    def known_source_ids(self) -> set[str]:
-        """Every source that was ever put in."""
-        return {row[0] for row in self._rows("select source_id from sources")}
+    def _ids(self, sql: str, parameters: Sequence[Any] = ()) -> IdSet:
+        numbers = self._connection.sql(
+            f"select ('0x' || source_id)::ubigint as number from ({sql})", params=list(parameters)
+        )
+        return IdSet(numbers.fetchnumpy()["number"])
 
-    def funnel(self, recipe_id: str) -> Funnel:
-        """Counts per stage; for each, inputs = kept + rejected + failed + pending."""
-        stages = (self._fetch_count(recipe_id), *self._later_counts(recipe_id))
-        rows = self._rows(
-            "select unnest(reject_reasons) as reason, count(*) from clips where recipe_id = ? group by 1"
-            " order by 2 desc, 1",
-            [recipe_id],
-        )
-        failures = self._rows(
-            "select stage, code, count(*) from outcomes where recipe_id = ? and outcome = 'failed'"
-            " group by 1, 2 order by 3 desc, 1, 2",
-            [recipe_id],
-        )
-        kept_clips, kept_s = self._one(
-            "select count(*), coalesce(sum(end_s - start_s), 0) from clips where recipe_id = ? and kept",
-            [recipe_id],
-        )
-        return Funnel(
-            recipe_id=recipe_id,
-            stages=stages,
-            reasons=tuple(rows),
-            failures=tuple(failures),
-            kept_clips=kept_clips,
-            kept_duration_s=kept_s,
-        )
-
-    def _fetch_count(self, recipe_id: str) -> StageCount:
-        num_in, num_failed, num_pending = self._one(
-            """select count(*), count(*) filter (stage in ('expand', 'fetch')),
-                      count(*) filter (outcome is null)
-               from (select source_id from sources except select source_id from listed)
-               left join (from outcomes where recipe_id = ?) using (source_id)""",
-            [recipe_id],
-        )
-        return StageCount(
-            stage="fetch",
-            unit="sources",
-            num_in=num_in,
-            num_kept=num_in - num_failed - num_pending,
-            num_rejected=0,
-            num_failed=num_failed,
-            num_pending=num_pending,
-        )
-
-    def _later_counts(self, recipe_id: str) -> tuple[StageCount, ...]:
-        curated, kept, rejected, failed = self._one(
-            """select count(*), count(*) filter (outcome = 'kept'), count(*) filter (outcome = 'rejected'),
-                      count(*) filter (outcome = 'failed')
-               from outcomes where recipe_id = ? and coalesce(stage, '') not in ('expand', 'fetch')""",
-            [recipe_id],
-        )
-        spans, kept_spans, rejected_spans = self._one(
-            """select count(*), count(*) filter (kept), count(*) filter (not kept)
-               from clips where recipe_id = ?""",
-            [recipe_id],
-        )
-        (embedded,) = self._one(
-            """select count(*) from (select clip_id from embeddings where recipe_id = ?
-               group by 1 having count(distinct model_kind) = 2)""",
-            [recipe_id],
-        )
-        return (
-            _count("curate", "sources", curated, kept, rejected, failed),
-            _count("measure", "spans", spans, kept_spans, rejected_spans, 0),
-            _count("embed", "clips", kept_spans, embedded, 0, 0),
-        )
-
-    def _one(self, sql: str, parameters: Sequence[Any]) -> tuple[Any, ...]:
-        (row,) = self._rows(sql, parameters)
-        return row
-
-    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a query of ours."""
         return self._connection.sql(sql, params=list(parameters)).fetchall()
 
     def _create_view(self, name: str, schema: pa.Schema, uris: Sequence[str]) -> None:
@@ -287,41 +282,9 @@ class Catalog:
                 f"create view {name} as select * from read_parquet([{files}], union_by_name = true)"
             )
             return
-        self._connection.register("no_rows", schema.empty_table())
-        self._connection.execute(f"create table {name} as select * from no_rows")
-        self._connection.unregister("no_rows")
+        columns = ", ".join(f"{field.name} {_SQL_TYPES[str(field.type)]}" for field in schema)
+        self._connection.execute(f"create table {name} ({columns})")
 
 
-def _count(
-    stage: str, unit: str, num_in: int, num_kept: int, num_rejected: int, num_failed: int
-) -> StageCount:
-    return StageCount(
-        stage=stage,
-        unit=unit,
-        num_in=num_in,
-        num_kept=num_kept,
-        num_rejected=num_rejected,
-        num_failed=num_failed,
-        num_pending=0,
-    )
-
-
-def require_complete(funnel: Funnel) -> None:
-    """Check the promise that nothing is unaccounted for.
-
-    Raises:
-        IntegrityError: a stage lost or invented something.
-    """
-    fetch, curate, measure, embed = funnel.stages
-    if (fetch.num_kept, measure.num_kept) != (curate.num_in, embed.num_in):
-        raise IntegrityError(
-            f"what one stage keeps must enter the next, got {fetch.num_kept} fetched and {curate.num_in} curated"
-            f" sources, {measure.num_kept} kept and {embed.num_in} embedded clips (recipe {funnel.recipe_id})"
-        )
-    for count in funnel.stages:
-        total = count.num_kept + count.num_rejected + count.num_failed + count.num_pending
-        if count.num_in != total:
-            raise IntegrityError(
-                f"inputs must equal kept + rejected + failed at stage {count.stage},"
-                f" got {count.num_in} and {total} (recipe {funnel.recipe_id})"
-            )
+def _item(row: tuple[Any, ...]) -> SourceItem:
+    return SourceItem(**dict(zip(_ITEM_COLUMNS, row, strict=True)))

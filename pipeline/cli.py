@@ -19,7 +19,6 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from infra.errors import AvgenError, ConfigError
-from infra.storage import open_root
 from infra.telemetry import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -28,10 +27,11 @@ from infra.telemetry import (
     EXIT_USAGE,
     discard_stdout,
     is_reader_gone,
-    print_whole,
     stderr_console,
 )
+from pipeline.cli_lake import lake_commands
 from pipeline.cli_options import (
+    AllowPrivate,
     AsJson,
     DemoRoot,
     IngestOverrides,
@@ -40,11 +40,10 @@ from pipeline.cli_options import (
     PerShard,
     RecipeId,
     RecipeName,
+    RetryOverrides,
     Root,
     Seed,
     Sources,
-    SqlFormat,
-    SqlFormatOption,
     TrainOverrides,
     TrainRecipeName,
     Where,
@@ -59,7 +58,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_ROWS_PER_CHUNK = 10_000
 _READ_ONLY = {"sql", "status"}
 _DEMO_DIR = Path("demo")
 
@@ -121,6 +119,7 @@ def run(
     root: Root,
     recipe: RecipeName = "default",
     override: Overrides = None,
+    allow_private: AllowPrivate = False,
     num_cpus: NumCpus = None,
     as_json: AsJson = False,
 ) -> None:
@@ -130,16 +129,52 @@ def run(
     """
     from pipeline.ingest import plan_ingest
 
-    plan = plan_ingest(source, root, recipe, override or [])
+    overrides = [*(override or []), *(["fetch.allow_private=true"] if allow_private else [])]
+    plan = plan_ingest(source, root, recipe, overrides)
     warn_untrained(plan.recipe.embed.clip_weights, plan.recipe.embed.clap_weights)
     _prepare_services()
     _start_ray(num_cpus)
     from pipeline.flow import ingest
 
-    funnel = ingest(source, root, recipe, override or [], num_cpus)
+    funnel = ingest(source, root, recipe, overrides, num_cpus)
     print_funnel(funnel, as_json=as_json)
     words = ("pack", "NAME") if funnel.kept_clips else ("sql", "from outcomes")
     hint("avgen", *words, "--root", root, as_json=as_json)
+
+
+@app.command(
+    epilog=examples(
+        "retry --root data --class network",
+        "retry --root data --class age_restricted --set fetch.cookies_path=cookies.txt",
+    ),
+    short_help="Try once more what failed in one way.",
+)
+def retry(
+    root: Root,
+    code: Annotated[
+        str,
+        typer.Option(
+            "--class",
+            metavar="CODE",
+            help="How they failed, as in the table of `avgen status`: network, timeout, bot_check, private, ...",
+        ),
+    ],
+    override: RetryOverrides = None,
+    num_cpus: NumCpus = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch once more, now, what failed with one class, also when the failure was final.
+
+    Uses the settings of the latest run; --set changes those of fetch (cookies, proxies, limits).
+    """
+    from pipeline.ingest import plan_retry
+
+    plan_retry(root, code, override or [])
+    _prepare_services()
+    _start_ray(num_cpus)
+    from pipeline.flow import retry as retry_flow
+
+    print_funnel(retry_flow(root, code, override or [], num_cpus), as_json=as_json)
 
 
 @app.command(
@@ -240,70 +275,7 @@ def nightly(
     print_training(result["training"], as_json=False)
 
 
-@app.command(
-    epilog=examples("verify mine --root data", "verify mine@1 --root data"),
-    short_help="Check every byte of a dataset.",
-)
-def verify(
-    dataset: Annotated[
-        str, typer.Argument(metavar="NAME[@V]", help="NAME for its latest version, or NAME@2.")
-    ],
-    root: Root,
-) -> None:
-    """Check a dataset: every file and sample against the manifest, and that webdataset reads the same from it.
-
-    Prints a line for each thing that does not hold, and ends with status 1 then.
-    """
-    from pipeline.train_job import find_dataset
-    from shards.reader import verify_dataset
-
-    dataset_dir = find_dataset(dataset, open_root(root, create=False))
-    problems = verify_dataset(dataset_dir)
-    for problem in problems:
-        print(problem)
-    if problems:
-        raise typer.Exit(EXIT_FAILED)
-    print(f"{dataset_dir} holds what its manifest says")
-
-
-@app.command(
-    epilog=examples("status --root data", "status --root data --json"),
-    short_help="What became of everything put in.",
-)
-def status(root: Root, recipe_id: RecipeId = None, as_json: AsJson = False) -> None:
-    """Print the funnel of a recipe: at each stage what went in, and what was kept, rejected, failed."""
-    from pipeline.catalog import Catalog
-
-    catalog = Catalog(open_root(root, create=False))
-    print_funnel(catalog.funnel(catalog.meant_recipe_id(recipe_id)), as_json=as_json)
-
-
-@app.command(
-    epilog=examples(
-        "sql 'select outcome, count(*) from outcomes group by 1' --root data",
-        "sql 'from failures' --root data --format csv > failures.csv",
-        "sql 'describe clips' --root data",
-    ),
-    short_help="Query the lake with DuckDB.",
-)
-def sql(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="DuckDB SQL that returns rows.")],
-    root: Root,
-    format_: SqlFormatOption = SqlFormat.table,
-) -> None:
-    """Query the lake: a view for every table (sources, clips, failures, runs, ...), and outcomes: what became of
-    every source. 'show tables' lists them, 'describe clips' lists the columns of one.
-    """
-    from pipeline.catalog import Catalog
-    from pipeline.sql_text import csv_chunks, json_chunks, result_table
-
-    result = Catalog(open_root(root, create=False)).query(query)
-    columns, batches = result.column_names, result.to_batches(max_chunksize=_ROWS_PER_CHUNK)
-    if format_ is SqlFormat.table:
-        print_whole(result_table(columns, batches))
-        return
-    chunks = json_chunks if format_ is SqlFormat.json else csv_chunks
-    sys.stdout.writelines(chunks(columns, batches))
+app.add_typer(lake_commands)
 
 
 def main() -> None:

@@ -73,6 +73,16 @@ PerShard = Annotated[
 Seed = Annotated[
     int, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Seed of the shuffle across sources.")
 ]
+RetryOverrides = Annotated[
+    list[str] | None, _override("a setting of fetch, as in fetch.cookies_path=cookies.txt")
+]
+AllowPrivate = Annotated[
+    bool,
+    typer.Option(
+        "--allow-private",
+        help="Also fetch from loopback, private and link-local addresses, as on an intranet.",
+    ),
+]
 TrainRecipeName = Annotated[
     str,
     typer.Option("--train-recipe", metavar="NAME", help="Recipe of the training: a file, or a built-in one."),

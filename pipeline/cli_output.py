@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -27,14 +28,14 @@ def hint(*words: str, as_json: bool) -> None:
         stderr_console().print(f"next: {shlex.join(words)}", markup=False)
 
 
-def print_funnel(funnel: Any, *, as_json: bool) -> None:
-    """What went in and what became of it."""
-    from pipeline.funnel_text import funnel_tables, funnel_tree, kept_line
+def print_funnel(funnel: Any, *, pauses: Sequence[Any] = (), as_json: bool) -> None:
+    """What went in and what became of it, and the hosts that are left alone."""
+    from pipeline.funnel_text import funnel_tables, funnel_tree, kept_line, pause_lines
 
     if as_json:
-        print_json(funnel_tree(funnel))
+        print_json(funnel_tree(funnel) | {"paused_hosts": [asdict(pause) for pause in pauses]})
     else:
-        print_whole(*funnel_tables(funnel), kept_line(funnel))
+        print_whole(*funnel_tables(funnel), *map(Text, pause_lines(pauses)), kept_line(funnel))
 
 
 def print_dataset(summary: Any, *, as_json: bool) -> None:

@@ -85,7 +85,10 @@ def curate_source(
     verdict = Verdict(
         source_id=item.source_id,
         start_s=item.span_start_s,
-        end_s=max(min(item.span_end_s, probe.duration_s), item.span_start_s + _SHORTEST_SPAN_S),
+        end_s=max(
+            min(item.span_end_s, fetched.media_start_s + probe.duration_s),
+            item.span_start_s + _SHORTEST_SPAN_S,
+        ),
         stage="screen",
         scores=scores,
         reject_reasons=reasons,
@@ -150,8 +153,8 @@ class _Curating:
             frame_rate_fps=self._rate_fps,
             short_side_px=self._recipe.transcode.side_px,
             window_frames=self._clip_frames + margin_frames,
-            start_s=self._item.span_start_s,
-            end_s=self._item.span_end_s,
+            start_s=self._item.span_start_s - self._fetched.media_start_s,
+            end_s=self._item.span_end_s - self._fetched.media_start_s,
         )
 
     @property
@@ -248,7 +251,13 @@ class _Curating:
             url=origin.url,
             title=origin.title,
             uploader=origin.uploader,
+            channel_id=origin.channel_id,
+            video_id=origin.video_id,
             licence=origin.licence,
+            webpage_url=origin.webpage_url,
+            upload_date=origin.upload_date,
+            opt_out=origin.opt_out,
+            tool_versions=origin.tool_versions,
             start_s=verdict.start_s,
             end_s=verdict.end_s,
             num_frames=clip.num_frames,
@@ -271,7 +280,7 @@ class _Curating:
             raise TooShort(
                 f"a source must decode to at least one frame with its sound, got none ({self._item.url})"
             )
-        _require_whole(read_s, self._probe, self._item)
+        _require_whole(read_s, self._probe, self._item, media_start_s=self._fetched.media_start_s)
         end_s = self._item.span_start_s + read_s
         num_kept = sum(verdict.kept for verdict in self._verdicts)
         if num_kept >= self._recipe.split.max_clips_per_source and end_s > self._verdicts[-1].end_s:
@@ -286,14 +295,14 @@ class _Curating:
             self._verdicts.append(rest)
 
 
-def _require_whole(decoded_s: float, probe: Probe, item: SourceItem) -> None:
+def _require_whole(decoded_s: float, probe: Probe, item: SourceItem, *, media_start_s: float) -> None:
     """Raise unless the streams end about where the header says; a header that does not say is believed.
 
     Far too long is as wrong as too short: a jump in the time stamps is filled with still frames and silence.
     """
     if probe.duration_s == 0:
         return
-    wanted_s = min(probe.duration_s, item.span_end_s) - item.span_start_s
+    wanted_s = min(media_start_s + probe.duration_s, item.span_end_s) - item.span_start_s
     slack_s = max(_MISSING_S, _MISSING_RATIO * wanted_s)
     if decoded_s > wanted_s + slack_s:
         raise Undecodable(

@@ -6,6 +6,7 @@ Prefect owns order, parameters and what people see in its UI; Ray owns execution
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,17 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from crawl.items import SourceItem
 from infra.errors import ConfigError, IntegrityError
 from infra.storage import exclusive
 from infra.telemetry import EXIT_USAGE, progress
-from pipeline.catalog import Catalog, Funnel, require_complete
+from pipeline.catalog import Catalog
 from pipeline.dataset import DatasetRequest, DatasetSummary, build, plan_dataset
+from pipeline.funnel import Funnel, read_funnel, require_complete
 from pipeline.funnel_text import funnel_markdown, funnel_rows
-from pipeline.ingest import IngestPlan, commit_sources, drop_sources, expand_sources, plan_ingest
+from pipeline.ingest import IngestPlan, drop_partial_fetches, drop_sources, plan_ingest, plan_retry
 from pipeline.lake import Lake
 from pipeline.pack_dataset import check_dataset_name
-from pipeline.ray_adapter import ingest_sources, ray_session
+from pipeline.ray_adapter import host_gate, ingest_sources, ray_session, start_feed
 from pipeline.run_record import Run, start_run
 from pipeline.train_job import (
     OUT_NAME,
@@ -33,6 +34,7 @@ from pipeline.train_job import (
     training_result,
     training_run,
 )
+from pipeline.work_off import Workers, work_off
 
 
 @flow(name="ingest", validate_parameters=False)
@@ -44,7 +46,16 @@ def ingest(
     num_cpus: int | None = None,
 ) -> Funnel:
     """Sources -> lake and staged bundles. Running it again goes on where it stopped."""
-    plan = plan_ingest(sources, root, recipe, overrides)
+    return _ingest(plan_ingest(sources, root, recipe, overrides), num_cpus)
+
+
+@flow(name="retry", validate_parameters=False)
+def retry(root: str, code: str, overrides: Sequence[str] = (), num_cpus: int | None = None) -> Funnel:
+    """What failed with one class, once more, under the recipe of the latest ingest run."""
+    return _ingest(plan_retry(root, code, overrides), num_cpus)
+
+
+def _ingest(plan: IngestPlan, num_cpus: int | None) -> Funnel:
     with exclusive(plan.root), ray_session(num_cpus=num_cpus):
         run = start_run(
             plan.root,
@@ -53,32 +64,26 @@ def ingest(
             settings_json=plan.recipe.model_dump_json(),
         )
         with run.marked_at_its_end():
-            items = list_sources(plan, run)
-            if items:
-                curate(plan, run, items)
+            crawl_and_curate(plan, run)
             if not plan.recipe.media.keep_sources:
                 drop_sources(plan.root)
+            drop_partial_fetches(plan.root, plan.recipe.recipe_id)
     return summarise(plan.root, plan.recipe.recipe_id)
 
 
-@task(name="list-sources", cache_policy=NO_CACHE)
-def list_sources(plan: IngestPlan, run: Run) -> list[SourceItem]:
-    """Expand the sources; those that an earlier run has finished are left out."""
-    return expand_sources(plan, run)
-
-
-@task(name="fetch-curate-embed", cache_policy=NO_CACHE)
-def curate(plan: IngestPlan, run: Run, items: list[SourceItem]) -> None:
-    """Stream the sources through the Ray actors and commit them as they finish."""
-    with progress("sources", total=len(items)) as advance:
-        finished = ingest_sources(items, recipe=plan.recipe, root=plan.root, work_dir=run.work_dir)
-        commit_sources(items, finished, run, plan.recipe, advance)
+@task(name="crawl-curate-embed", cache_policy=NO_CACHE)
+def crawl_and_curate(plan: IngestPlan, run: Run) -> None:
+    """List the sources, stream them through the Ray actors, and commit them as they finish."""
+    feed = start_feed(plan.recipe.fetch, plan.root)
+    stream = partial(ingest_sources, work_dir=run.work_dir)
+    with progress("sources") as advance:
+        work_off(plan, run, workers=Workers(feed=feed, desk=host_gate(), stream=stream), advance=advance)
 
 
 @task(name="summarise", cache_policy=NO_CACHE)
 def summarise(root: Path, recipe_id: str) -> Funnel:
     """Check that nothing is unaccounted for and publish the funnel."""
-    funnel = Catalog(root).funnel(recipe_id)
+    funnel = read_funnel(Catalog(root), recipe_id)
     require_complete(funnel)
     create_table_artifact(key="funnel", table=funnel_rows(funnel), description=f"recipe {recipe_id}")
     create_markdown_artifact(key="funnel-text", markdown=funnel_markdown(funnel))

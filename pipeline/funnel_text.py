@@ -1,15 +1,19 @@
 """The funnel as a table for a terminal, as Markdown, and as JSON rows. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from crawl.politeness import HostPause
 from infra.units import S_PER_H
-from pipeline.catalog import Funnel
+from pipeline.funnel import Funnel
 
+_MAX_HOSTS = 20
 _COLUMNS = ("stage", "unit", "in", "kept", "rejected", "failed", "pending")
 
 
@@ -43,6 +47,11 @@ def funnel_tree(funnel: Funnel) -> dict[str, Any]:
         "failures": [
             {"stage": stage, "code": code, "sources": number} for stage, code, number in funnel.failures
         ],
+        "failed_hosts": [
+            asdict(failed)
+            | {"next_retry_at": failed.next_retry_at.isoformat() if failed.next_retry_at else None}
+            for failed in funnel.failed_hosts
+        ],
     }
 
 
@@ -61,15 +70,42 @@ def funnel_tables(funnel: Funnel) -> list[RenderableType]:
         for reason, number in funnel.reasons:
             reasons.add_row(reason, str(number))
         tables.append(_titled("Rejected, by reason (a span may have several)", reasons))
-    if funnel.failures:
-        failures = Table()
-        for column in ("stage", "class"):
-            failures.add_column(column)
-        failures.add_column("sources", justify="right")
-        for stage, code, number in funnel.failures:
-            failures.add_row(stage, code, str(number))
-        tables.append(_titled("Failed, by class", failures))
+    return tables + _failure_tables(funnel)
+
+
+def _failure_tables(funnel: Funnel) -> list[RenderableType]:
+    """Failures by class, and by host where that says more."""
+    if not funnel.failures:
+        return []
+    classes = Table()
+    for column in ("stage", "class"):
+        classes.add_column(column)
+    classes.add_column("sources", justify="right")
+    for stage, code, number in funnel.failures:
+        classes.add_row(stage, code, str(number))
+    tables: list[RenderableType] = [_titled("Failed, by class", classes)]
+    hosts = Table()
+    for column in ("host", "class"):
+        hosts.add_column(column)
+    for column in ("sources", "to be tried again", "not before"):
+        hosts.add_column(column, justify="right")
+    for failed in funnel.failed_hosts[:_MAX_HOSTS]:
+        due = f"{failed.next_retry_at:%Y-%m-%d %H:%M:%S}" if failed.next_retry_at else ""
+        hosts.add_row(failed.host, failed.code, str(failed.num_sources), str(failed.num_to_retry), due)
+    num_more = len(funnel.failed_hosts) - _MAX_HOSTS
+    more = f"; {num_more} more lines with --json" if num_more > 0 else ""
+    if hosts.row_count > len(funnel.failures) or any(failed.num_to_retry for failed in funnel.failed_hosts):
+        tables.append(_titled(f"Failed, by host (UTC{more})", hosts))
     return tables
+
+
+def pause_lines(pauses: Sequence[HostPause]) -> list[str]:
+    """A line for each host that is left alone."""
+    return [
+        f"{pause.host} is left alone until {datetime.fromtimestamp(pause.until_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        f" ({pause.code}: {pause.reason})"
+        for pause in pauses
+    ]
 
 
 def _titled(title: str, table: Table) -> Group:

@@ -1,28 +1,32 @@
-"""Sources -> lake and staged bundles: expands, works off what is not finished yet, commits in batches."""
+"""Sources -> lake and staged bundles: what has finished is committed, what may be tried again comes back."""
 
 import os
-import queue
-import threading
-import time
-from collections.abc import Iterable, Iterator, Sequence
+import random
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from crawl.items import SourceItem, UnexpandedSource, local_path
-from crawl.sources import expand, seed_item
-from infra.errors import ConfigError, IntegrityError
-from infra.storage import open_root, remove_files
+from crawl.fetch import part_name
+from crawl.frontier import host_of
+from crawl.items import SourceItem
+from crawl.kinds import Web, check_kinds
+from crawl.policy import FetchConfig
+from crawl.sources import expand
+from infra.config import override_config
+from infra.errors import ConfigError, IntegrityError, transient_codes
+from infra.storage import open_root, remove_files, remove_folders
 from infra.telemetry import Advance
+from pipeline.batches import batches
 from pipeline.catalog import Catalog
-from pipeline.lake_rows import failure_row, finished_rows, source_row
+from pipeline.feed import RunFeed
+from pipeline.lake_rows import Row, failure_row, finished_rows
 from pipeline.recipe import EmbedConfig, Recipe, load_recipe
-from pipeline.records import Failed, FinishedSource
+from pipeline.records import FinishedSource, SourceOutcome
 from pipeline.run_record import Run
 
-_Arrival = FinishedSource | BaseException | None
 _BATCH_SOURCES = 64
-_BATCH_S = 5.0
+_BATCH_S = 2.0
 """A batch is committed when it is this large or this old: what a kill can cost is what is younger."""
 
 
@@ -31,6 +35,9 @@ class IngestPlan:
     """A checked request to ingest."""
 
     specs: tuple[str, ...]
+    """What is listed; empty when `items` are worked off."""
+    items: tuple[SourceItem, ...] = ()
+    """Sources of the lake that are tried again."""
     root: Path
     recipe: Recipe
 
@@ -44,10 +51,40 @@ def plan_ingest(specs: Sequence[str], root: str, recipe: str, overrides: Sequenc
     if not specs:
         raise ConfigError("at least one --source must be given, got none; for example --source dir:videos")
     settings = load_recipe(recipe, overrides)
-    for spec in specs:
-        expand(spec, config=settings.fetch)
+    _check_sources(specs, settings.fetch)
     _check_weights_files(settings.embed)
     return IngestPlan(specs=tuple(specs), root=open_root(root, create=True), recipe=settings)
+
+
+def plan_retry(root: str, code: str, overrides: Sequence[str]) -> IngestPlan:
+    """Once more what failed with a class, under the recipe of the latest ingest run.
+
+    Args:
+        overrides: changes to settings that decide no verdict, such as `fetch.cookies_path=FILE`.
+
+    Raises:
+        ConfigError: nothing failed so, or an override makes another recipe of it.
+    """
+    path = open_root(root, create=False)
+    catalog = Catalog(path)
+    recipe_id = catalog.latest_recipe_id()
+    recipe = override_config(Recipe.model_validate_json(catalog.recipe_json(recipe_id)), overrides)
+    if recipe.recipe_id != recipe_id:
+        raise ConfigError(
+            "--set of retry must leave the verdicts as they are: settings of fetch and media only,"
+            f" got {' '.join(overrides)}; for another recipe use `avgen run`"
+        )
+    items, specs = catalog.failed_items(recipe_id, code)
+    return IngestPlan(specs=tuple(specs), items=tuple(items), root=path, recipe=recipe)
+
+
+def _check_sources(specs: Sequence[str], config: FetchConfig) -> None:
+    """Raises `ConfigError` for malformed sources, and for cookies, proxies or credentials that cannot be read."""
+    check_kinds(config, specs)
+    web = Web.opened(config)
+    for spec in specs:
+        expand(spec, web)
+    web.close()
 
 
 def _check_weights_files(embed: EmbedConfig) -> None:
@@ -59,82 +96,59 @@ def _check_weights_files(embed: EmbedConfig) -> None:
             )
 
 
-def expand_sources(plan: IngestPlan, run: Run) -> list[SourceItem]:
-    """List the sources, record those that are new, and return those that still need work."""
-    recipe_id = plan.recipe.recipe_id
-    found = [
-        source
-        for spec in plan.specs
-        for source in expand(spec, config=plan.recipe.fetch)
-        if not _is_own_file(source, plan.root)
-    ]
-    items = {source.source_id: source for source in found if isinstance(source, SourceItem)}
-    unexpanded = {source.item.source_id: source for source in found if isinstance(source, UnexpandedSource)}
-    seed_ids = {seed.source_id for spec in plan.specs if (seed := seed_item(spec)) is not None}
-    catalog = Catalog(plan.root)
-    known, finished = catalog.known_source_ids(), catalog.finished_source_ids(recipe_id)
-    now = datetime.now(UTC)
-    seeds = {source_id: source.item for source_id, source in unexpanded.items()}
-    run.commit(
-        {
-            "sources": [
-                source_row(item, run_id=run.run_id, now=now)
-                for source_id, item in (seeds | items).items()
-                if source_id not in known
-            ],
-            "failures": [
-                failure_row(_expand_failure(source), recipe_id=recipe_id, run_id=run.run_id, now=now)
-                for source_id, source in unexpanded.items()
-                if source_id not in finished
-            ],
-            "listings": [
-                {"source_id": source_id, "run_id": run.run_id, "listed_at": now}
-                for source_id in sorted(seed_ids & catalog.unlisted_source_ids())
-                if source_id not in items and source_id not in unexpanded
-            ],
-        }
-    )
-    return [item for source_id, item in items.items() if source_id not in finished]
+class Committer:
+    """Appends the sources of a run to the lake as they finish, and sends back those that may be tried again."""
 
+    def __init__(self, run: Run, recipe: Recipe, feed: RunFeed) -> None:
+        self._run, self._recipe, self._feed = run, recipe, feed
+        self._rng = random.Random()  # Only for the jitter of pauses.
+        retries = Catalog(run.root).retries(run.recipe_id)
+        self._num_failures = {source_id: number for source_id, (number, _) in retries.items()}
+        self._transient = transient_codes()
+        self.counts = {"kept": 0, "rejected": 0, "failed": 0}
 
-def _is_own_file(source: SourceItem | UnexpandedSource, root: Path) -> bool:
-    """Whether a walk met what this root wrote itself: it may lie below the folder that is walked."""
-    return (
-        isinstance(source, SourceItem)
-        and source.kind == "dir"
-        and local_path(source.url).is_relative_to(root.resolve())
-    )
+    def commit_all(self, finished: Iterable[FinishedSource], advance: Advance) -> None:
+        """Commit until there are no more.
 
+        Raises:
+            IntegrityError: a source went in and did not come out.
+        """
+        num_done = 0
+        for batch in batches(finished, max_things=_BATCH_SOURCES, max_age_s=_BATCH_S):
+            self._commit(batch)
+            num_done += len(batch)
+            standing = self._feed.standing()
+            note = ", ".join(f"{number} {ending}" for ending, number in self.counts.items())
+            advance(num_done, note, total=num_done + standing.num_open + standing.num_waiting)
+        if open_ids := self._feed.open_ids():
+            raise IntegrityError(
+                f"every source must end, {len(open_ids)} did not, first {open_ids[0]}; run the command again"
+            )
 
-def commit_sources(
-    items: Sequence[SourceItem],
-    finished: Iterable[FinishedSource],
-    run: Run,
-    recipe: Recipe,
-    advance: Advance,
-) -> None:
-    """Append sources to the lake as they finish, a batch at a time.
-
-    Raises:
-        IntegrityError: a source went in and did not come out.
-    """
-    num_done = 0
-    open_ids = {item.source_id for item in items}
-    counts = {"kept": 0, "rejected": 0, "failed": 0}
-    for batch in _batches(finished):
+    def _commit(self, batch: Sequence[FinishedSource]) -> None:
         now = datetime.now(UTC)
-        run.commit(
-            finished_rows(batch, recipe_id=recipe.recipe_id, run_id=run.run_id, models=recipe.embed, now=now)
-        )
-        num_done += len(batch)
+        origin = {"recipe_id": self._run.recipe_id, "run_id": self._run.run_id}
+        rows = finished_rows(batch, models=self._recipe.embed, **origin)
+        failures = [self._failure_row(source.outcome, now) for source in batch if source.outcome.failed]
+        self._run.commit(rows | {"failures": [row | origin for row in failures]})
+        due_at = {row["subject_id"]: row["next_retry_at"] for row in failures if row["next_retry_at"]}
+        items = {source.outcome.item.source_id: source.outcome.item for source in batch}
+        again = [(items[source_id], due.timestamp()) for source_id, due in due_at.items()]
+        self._feed.settle(list(items), again=again)
         for source in batch:
-            counts[_ending(source)] += 1
-            open_ids.discard(source.outcome.item.source_id)
-        advance(num_done, ", ".join(f"{number} {ending}" for ending, number in counts.items()))
-    if open_ids:
-        raise IntegrityError(
-            f"every source must end, {len(open_ids)} did not, first {min(open_ids)}; run the command again"
-        )
+            self.counts[_ending(source)] += 1
+
+    def _failure_row(self, outcome: SourceOutcome, now: datetime) -> Row:
+        assert outcome.failed is not None
+        config = self._recipe.fetch
+        source_id = outcome.item.source_id
+        attempt = self._num_failures.get(source_id, 0) + 1
+        next_retry_at = None
+        if outcome.failed.code in self._transient:
+            self._num_failures[source_id] = attempt
+            next_retry_at = config.next_retry_at(attempt, now=now, jitter=self._rng.random())
+        host, _ = host_of(outcome.item.url, config)
+        return failure_row(outcome.failed, host=host, attempt=attempt, next_retry_at=next_retry_at, now=now)
 
 
 def drop_sources(root: Path) -> None:
@@ -145,42 +159,12 @@ def drop_sources(root: Path) -> None:
     remove_files(root / key for key in Catalog(root).dropped_media_keys())
 
 
-def _batches(finished: Iterable[FinishedSource]) -> Iterator[list[FinishedSource]]:
-    """Batches of at most `_BATCH_SOURCES` sources, in which none has waited longer than `_BATCH_S`."""
-    arrivals: queue.Queue[_Arrival] = queue.Queue(maxsize=_BATCH_SOURCES)
-    # A daemon, so that an interrupted run does not wait for the source that is being worked on.
-    threading.Thread(target=_hand_over, args=(finished, arrivals), daemon=True).start()
-    batch: list[FinishedSource] = []
-    due_s = 0.0
-    while True:
-        try:
-            arrival = arrivals.get(timeout=max(0.0, due_s - time.monotonic()) if batch else None)
-        except queue.Empty:
-            yield batch
-            batch = []
-            continue
-        if isinstance(arrival, BaseException):
-            raise arrival
-        if arrival is None:
-            break
-        due_s = due_s if batch else time.monotonic() + _BATCH_S
-        batch.append(arrival)
-        if len(batch) == _BATCH_SOURCES:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _hand_over(finished: Iterable[FinishedSource], arrivals: "queue.Queue[_Arrival]") -> None:
-    """Put every source into the queue, then what ended them: an error, or `None` for the last one."""
-    try:
-        for source in finished:
-            arrivals.put(source)
-    except BaseException as err:  # noqa: BLE001 - the batches raise it
-        arrivals.put(err)
-    else:
-        arrivals.put(None)
+def drop_partial_fetches(root: Path, recipe_id: str) -> None:
+    """Delete what was read of sources that will not be asked for again; the rest goes on where it stopped."""
+    folders = {path.name: path for path in (root / "partial").glob("*")}
+    if folders:
+        wanted = {part_name(url) for url in Catalog(root).open_urls(recipe_id)}
+        remove_folders(path for name, path in folders.items() if name not in wanted)
 
 
 def _ending(source: FinishedSource) -> str:
@@ -188,7 +172,3 @@ def _ending(source: FinishedSource) -> str:
     if curated is None:
         return "failed"
     return "kept" if any(verdict.kept for verdict in curated.verdicts) else "rejected"
-
-
-def _expand_failure(source: UnexpandedSource) -> Failed:
-    return Failed(subject_id=source.item.source_id, stage="expand", code=source.code, message=source.message)

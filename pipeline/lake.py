@@ -43,12 +43,16 @@ def table_schemas() -> dict[str, pa.Schema]:
             source_id="string", url="string", kind="string", span_start_s="double", span_end_s="double",
             run_id="string", added_at=_TIME,
         ),
-        "listings": _schema(source_id="string", run_id="string", listed_at=_TIME),
+        "listings": _schema(
+            source_id="string", spec="string", entry_ids=pa.list_(pa.string()), next_index="int64",
+            complete="bool", run_id="string", listed_at=_TIME,
+        ),
         "fetches": _schema(
             source_id="string", recipe_id="string", run_id="string", url="string", title="string",
             uploader="string", channel_id="string", licence="string", extractor="string", format_id="string",
-            webpage_url="string", upload_date="string", fetched_at=_TIME, media_key="string", sha256="string",
-            media_bytes="int64",
+            webpage_url="string", upload_date="string", video_id="string", opt_out="string",
+            tool_versions="string", problem="string", fetched_at=_TIME, media_key="string", sha256="string",
+            media_bytes="int64", media_start_s="double",
         ),
         "clips": _schema(
             clip_id="string", source_id="string", recipe_id="string", run_id="string", stage="string",
@@ -62,8 +66,12 @@ def table_schemas() -> dict[str, pa.Schema]:
         ),
         "failures": _schema(
             subject_id="string", recipe_id="string", run_id="string", stage="string", code="string",
-            message="string", failed_at=_TIME,
+            message="string", host="string", attempt="int32", failed_at=_TIME, next_retry_at=_TIME,
         ),
+        "hosts": _schema(
+            host="string", code="string", reason="string", paused_until=_TIME, run_id="string", paused_at=_TIME,
+        ),
+        "blocks": _schema(kind="string", value="string", reason="string", run_id="string", added_at=_TIME),
         "datasets": _schema(
             dataset="string", version="int32", recipe_id="string", run_id="string", sql="string", seed="int64",
             samples_per_shard="int32", num_samples="int64", num_sources="int64", num_shards="int32",

@@ -1,12 +1,13 @@
 """Records of the flow -> rows of the lake's tables."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from crawl.items import SourceItem
+from crawl.politeness import HostPause
 from pipeline.lake import member_columns
 from pipeline.recipe import EmbedConfig
 from pipeline.records import ClipEmbeddings, Curated, Failed, FinishedSource, StagedClip, Verdict
@@ -27,31 +28,49 @@ def source_row(item: SourceItem, *, run_id: str, now: datetime) -> Row:
     }
 
 
-def failure_row(failed: Failed, *, recipe_id: str, run_id: str, now: datetime) -> Row:
-    """A row of `failures`."""
+def failure_row(
+    failed: Failed, *, host: str, attempt: int, next_retry_at: datetime | None, now: datetime
+) -> Row:
+    """A row of `failures`, without the columns of the run.
+
+    Args:
+        attempt: counts the failures of the subject from 1.
+        next_retry_at: when it may be tried again; `None` when asking again does not help.
+    """
     return {
         "subject_id": failed.subject_id,
-        "recipe_id": recipe_id,
-        "run_id": run_id,
         "stage": failed.stage,
         "code": failed.code,
         "message": failed.message,
+        "host": host,
+        "attempt": attempt,
         "failed_at": now,
+        "next_retry_at": next_retry_at,
+    }
+
+
+def pause_row(pause: HostPause, *, run_id: str, now: datetime) -> Row:
+    """A row of `hosts`."""
+    return {
+        "host": pause.host,
+        "code": pause.code,
+        "reason": pause.reason,
+        "paused_until": datetime.fromtimestamp(pause.until_s, UTC),
+        "run_id": run_id,
+        "paused_at": now,
     }
 
 
 def finished_rows(
-    sources: Iterable[FinishedSource], *, recipe_id: str, run_id: str, models: EmbedConfig, now: datetime
+    sources: Iterable[FinishedSource], *, recipe_id: str, run_id: str, models: EmbedConfig
 ) -> dict[str, list[Row]]:
-    """Rows of every table that a batch of finished sources has something to say in."""
-    rows: dict[str, list[Row]] = {"fetches": [], "clips": [], "embeddings": [], "failures": []}
+    """Rows of what became of finished sources; failures have rows of their own."""
+    rows: dict[str, list[Row]] = {"fetches": [], "clips": [], "embeddings": []}
     origin = {"recipe_id": recipe_id, "run_id": run_id}
     for source in sources:
         outcome = source.outcome
         if outcome.fetched:
             rows["fetches"].append(_fetch_row(source) | origin)
-        if outcome.failed:
-            rows["failures"].append(failure_row(outcome.failed, now=now, **origin))
         if outcome.curated:
             rows["clips"] += [row | origin for row in _clip_rows(outcome.curated)]
             source_id = {"source_id": outcome.item.source_id}
@@ -79,6 +98,11 @@ def _fetch_row(source: FinishedSource) -> Row:
         "format_id": origin.format_id,
         "webpage_url": origin.webpage_url,
         "upload_date": origin.upload_date,
+        "video_id": origin.video_id,
+        "opt_out": origin.opt_out,
+        "tool_versions": origin.tool_versions,
+        "problem": origin.problem,
+        "media_start_s": fetched.media_start_s,
         "fetched_at": datetime.fromisoformat(origin.fetched_at),
     }
 

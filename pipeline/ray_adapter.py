@@ -1,42 +1,39 @@
 """Runs the stages as Ray actors. Ray Data schedules, scales and holds back; nothing of that is done here.
 
-    SourceItem -> FetchActor -> CurateActor -> EmbedActor -> FinishedSource (in the driver)
+    feed -> FetchActor (threads) -> CurateActor -> EmbedActor -> FinishedSource (in the driver)
 
-Rows hold one record under one key. Frames do not travel, but for the few pictures that an embedding needs.
-An error that ends the run is a record, too, and is raised in the driver: Ray would hand over its text alone.
+Two actors stand beside the stream: the feed of the run, and the host gate of the cluster, which outlives runs.
 """
 
 import logging
 import os
 import threading
-import uuid
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from crawl.fetch import FetchedMedia, fetch
-from crawl.items import SourceItem
+from crawl.policy import FetchConfig
+from crawl.politeness import Desk, LocalDesk
 from infra.errors import AvgenError, ConfigError
-from infra.media.child import find_ffmpeg
-from infra.media.reader import MediaReader, ReadLimits
 from infra.telemetry import quiet_loggers
 from infra.units import BYTES_PER_MIB
-from pipeline.curate_source import Workplace, curate_source
-from pipeline.embed_clips import Encoder, embed_clips
-from pipeline.recipe import EmbedConfig, Recipe
-from pipeline.records import CuratePart, EmbeddedPart, Failed, FinishedSource, SourceOutcome
-from pipeline.runner import run_one, run_parts
+from pipeline.actors import RECORD, CurateActor, EmbedActor, FetchActor, FetchPlace, gather_sources
+from pipeline.feed import Feed
+from pipeline.records import FinishedSource
 
-_RECORD = "record"
-_MAX_BLOCKS = 2048
-"""Blocks that a list of sources is cut into at most; one each while there are few."""
-_BLOCKS_PER_CORE = 4
-# Peaks of 236, 486 and 2027 MiB and a quarter more; the actors' children are in it. Measured, 2026-11-23, recipe
+_NAMESPACE, _GATE_NAME = "avgen", "host-gate"
+_TAKE_WAIT_S = 1.0
+_MAX_CALLERS = 16
+# Peaks of 486 and 2027 MiB and a quarter more; the actors' children are in it. Measured, 2026-11-23, recipe
 # default: tests/bench/bench_pipeline_memory.py with the largest files, bench_media_memory.py for curating.
-_FETCH_MIB, _CURATE_MIB, _EMBED_MIB = 300, 610, 2550
+_CURATE_MIB, _EMBED_MIB = 610, 2550
+# A worker without and with each yt-dlp process; see tests/bench/bench_crawl.py.
+_FETCH_MIB, _EXTRACTOR_MIB = 200, 130
+_CPUS_PER_FETCH_ACTOR = 4
+"""Its threads wait for the network: a few connections' work is one core's."""
 _connecting = threading.Lock()
 
 
@@ -59,26 +56,33 @@ class Pools:
     embed: Pool
 
 
-def plan_pools(num_cpus: int, num_gpus: int, *, memory_mib: int, num_sources: int) -> Pools:
+def plan_pools(
+    num_cpus: int, num_gpus: int, *, memory_mib: int, num_extractors: int, num_sources: int | None
+) -> Pools:
     """As many curate actors as cores and memory allow; fetching waits, embedding is rare: they share the rest.
 
-    No pool has more actors than there are sources: starting one costs seconds.
+    No more actors curate than there are sources, if their number is known: starting one costs seconds.
     CPU shares are what Ray may place together, not what a stage burns: all pools must fit on one core, too.
 
     Raises:
         ConfigError: the memory does not hold one actor of each pool, for which Ray would wait for ever.
     """
-    num_embed = max(1, min(num_gpus or num_cpus // 8, num_sources))
-    num_fitting = (memory_mib - num_embed * _EMBED_MIB) // (_FETCH_MIB + _CURATE_MIB)
-    if num_fitting < 1:
+    num_embed = max(1, num_gpus or num_cpus // 8)
+    num_fetch = max(1, num_cpus // _CPUS_PER_FETCH_ACTOR)
+    fetch_mib = _FETCH_MIB + num_extractors * _EXTRACTOR_MIB
+    num_curate = min(
+        max(1, num_cpus),
+        num_cpus if num_sources is None else num_sources,
+        (memory_mib - num_embed * _EMBED_MIB - num_fetch * fetch_mib) // _CURATE_MIB,
+    )
+    if num_curate < 1:
         raise ConfigError(
-            f"Ray must have {num_embed * _EMBED_MIB + _FETCH_MIB + _CURATE_MIB} MiB for the actors,"
+            f"Ray must have {num_embed * _EMBED_MIB + num_fetch * fetch_mib + _CURATE_MIB} MiB for the actors,"
             f" got {memory_mib}; use a larger machine or cluster"
         )
-    num_each = max(1, min(num_cpus, num_sources, num_fitting))
     return Pools(
-        fetch=Pool(num_actors=num_each, cpus=0.1, gpus=0, memory_mib=_FETCH_MIB),
-        curate=Pool(num_actors=num_each, cpus=0.6, gpus=0, memory_mib=_CURATE_MIB),
+        fetch=Pool(num_actors=num_fetch, cpus=0.1, gpus=0, memory_mib=fetch_mib),
+        curate=Pool(num_actors=num_curate, cpus=0.6, gpus=0, memory_mib=_CURATE_MIB),
         embed=Pool(num_actors=num_embed, cpus=0.2, gpus=1 if num_gpus else 0, memory_mib=_EMBED_MIB),
     )
 
@@ -140,27 +144,83 @@ def _connect(num_cpus: int | None) -> bool:
         return True
 
 
-def ingest_sources(
-    items: Sequence[SourceItem], *, recipe: Recipe, root: Path, work_dir: Path
-) -> Iterator[FinishedSource]:
-    """Fetch, curate and embed; sources appear as they finish, in no particular order."""
+class _Remote:
+    """An actor that looks like the object in it: a call returns what the method returns. It may travel."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        import ray
+
+        method = getattr(self._actor, name)
+        return lambda *args, **kwargs: ray.get(method.remote(*args, **kwargs))
+
+
+def start_feed(config: FetchConfig, root: Path) -> Feed:
+    """A feed in an actor of its own, which ends with this process."""
+    import ray
+
+    actor: Any = ray.remote(Feed)
+    return cast(Feed, _Remote(actor.options(num_cpus=0, max_concurrency=_MAX_CALLERS).remote(config, root)))
+
+
+def host_gate() -> Desk:
+    """The host gate of the cluster: one named actor for all runs and workers, which starts again when it dies."""
+    import ray
+
+    actor: Any = ray.remote(LocalDesk)
+    options = {
+        "name": _GATE_NAME,
+        "namespace": _NAMESPACE,
+        "get_if_exists": True,
+        "lifetime": "detached",
+        "num_cpus": 0,
+        "max_concurrency": _MAX_CALLERS,
+        "max_restarts": -1,
+        "max_task_retries": -1,
+    }
+    return cast(Desk, _Remote(actor.options(**options).remote(time.time)))
+
+
+def ingest_sources(place: FetchPlace, num_sources: int | None, *, work_dir: Path) -> Iterator[FinishedSource]:
+    """Fetch, curate and embed what the feed hands out; sources appear as they finish, in no particular order.
+
+    Args:
+        num_sources: how many there are, if that is known.
+    """
     import ray
 
     resources = ray.cluster_resources()
-    num_cpus = int(resources.get("CPU", 1))
+    recipe = place.recipe
     pools = plan_pools(
-        num_cpus,
+        int(resources.get("CPU", 1)),
         int(resources.get("GPU", 0)),
         memory_mib=int(resources.get("memory", 0)) // BYTES_PER_MIB,
-        num_sources=len(items),
+        num_extractors=recipe.fetch.extractors,
+        num_sources=num_sources,
     )
-    place = {"recipe": recipe, "root": root, "work_dir": work_dir}
-    dataset = _dataset(items, max_blocks=max(_MAX_BLOCKS, _BLOCKS_PER_CORE * num_cpus))
-    dataset = dataset.map(FetchActor, fn_constructor_kwargs=place, **_placement(pools.fetch))
-    dataset = dataset.flat_map(CurateActor, fn_constructor_kwargs=place, **_placement(pools.curate))
+    dataset = _dataset([place.feed], max_blocks=1)
+    dataset = dataset.flat_map(_jobs, num_cpus=0)
+    dataset = dataset.flat_map(
+        FetchActor,
+        fn_constructor_args=(place,),
+        **_placement(pools.fetch, num_threads=recipe.fetch.connections),
+    )
+    curate_args = {"recipe": recipe, "root": place.root, "work_dir": work_dir}
+    dataset = dataset.flat_map(CurateActor, fn_constructor_kwargs=curate_args, **_placement(pools.curate))
     embed_args = {"config": recipe.embed, "use_gpu": pools.embed.gpus > 0}
     dataset = dataset.map(EmbedActor, fn_constructor_kwargs=embed_args, **_placement(pools.embed))
     yield from gather_sources(_records(dataset))
+
+
+def _jobs(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The jobs of a run, as its feed hands them out, until there are no more."""
+    feed: Feed = row[RECORD]
+    while (jobs := feed.take(1, wait_s=_TAKE_WAIT_S)) is not None:
+        yield from ({RECORD: job} for job in jobs)
 
 
 def run_shares(shares: Sequence[Any], work: Callable[[Any], Any], *, memory_mib: int) -> Iterator[Any]:
@@ -168,21 +228,24 @@ def run_shares(shares: Sequence[Any], work: Callable[[Any], Any], *, memory_mib:
 
     def task(row: dict[str, Any]) -> dict[str, Any]:
         try:
-            return {_RECORD: work(row[_RECORD])}
+            return {RECORD: work(row[RECORD])}
         except AvgenError as err:
-            return {_RECORD: err}
+            return {RECORD: err}
 
     dataset = _dataset(shares, max_blocks=len(shares))
     yield from _records(dataset.map(task, num_cpus=1, memory=memory_mib * BYTES_PER_MIB))
 
 
 def _records(dataset: Any) -> Iterator[Any]:
-    """The records as they are finished; one that is an error is raised."""
-    for row in dataset.iter_rows():
-        record = row[_RECORD]
-        if isinstance(record, AvgenError):
-            raise record
-        yield record
+    """The records as they are finished; one that is an error is raised.
+
+    `iter_rows` would hold each back until the next one comes, and a feed that waits for the last would never end.
+    """
+    for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):
+        for record in batch[RECORD]:
+            if isinstance(record, AvgenError):
+                raise record
+            yield record
 
 
 def _dataset(records: Sequence[Any], *, max_blocks: int) -> Any:
@@ -194,164 +257,21 @@ def _dataset(records: Sequence[Any], *, max_blocks: int) -> Any:
     context.print_on_execution_start = False
     # Every row is handed on when it is made; otherwise those of a block would wait for its last.
     context.target_max_block_size = 1
-    rows = [{_RECORD: record} for record in records]
+    rows = [{RECORD: record} for record in records]
     return ray.data.from_items(rows, override_num_blocks=min(len(rows), max_blocks))
 
 
-def _placement(pool: Pool) -> dict[str, Any]:
+def _placement(pool: Pool, *, num_threads: int = 1) -> dict[str, Any]:
     import ray
 
     return {
-        # Two waiting tasks an actor: enough to hide hand-over, few enough that a long source delays nobody.
-        "compute": ray.data.ActorPoolStrategy(size=pool.num_actors, max_tasks_in_flight_per_actor=2),
+        # As many tasks wait as an actor works on: enough to hide hand-over, and a long source delays few.
+        "compute": ray.data.ActorPoolStrategy(
+            size=pool.num_actors,
+            max_tasks_in_flight_per_actor=2 * num_threads,
+            max_concurrent_calls_per_actor=num_threads,
+        ),
         "num_cpus": pool.cpus,
         "num_gpus": pool.gpus,
         "memory": pool.memory_mib * BYTES_PER_MIB,
     }
-
-
-def gather_sources(parts: Iterator[EmbeddedPart]) -> Iterator[FinishedSource]:
-    """Put the parts of each source together again, whatever order they arrive in.
-
-    The part with the outcome has the highest index, so a source is whole when that many others are there.
-    """
-    waiting: dict[str, dict[int, EmbeddedPart]] = {}
-    for part in parts:
-        arrived = waiting.setdefault(part.source_id, {})
-        arrived[part.part_index] = part
-        last = arrived[max(arrived)]
-        if last.outcome is None or len(arrived) <= last.part_index:
-            continue
-        del waiting[part.source_id]
-        embeddings = tuple(vector for index in sorted(arrived) for vector in arrived[index].embeddings)
-        yield FinishedSource(outcome=last.outcome, embeddings=() if last.outcome.failed else embeddings)
-    assert not waiting, "every source ends with an outcome"
-
-
-class FetchActor:
-    """SourceItem -> (item, FetchedMedia), or the outcome of a failure."""
-
-    def __init__(self, *, recipe: Recipe, root: Path, work_dir: Path) -> None:
-        self._recipe, self._root, self._work_dir = recipe, root, work_dir
-        self._ffmpeg = find_ffmpeg()
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Fetch one source."""
-        item: SourceItem = row[_RECORD]
-        try:
-            result = run_one("fetch", lambda: self._fetch(item), subject_id=item.source_id)
-        except AvgenError as err:
-            return {_RECORD: err}
-        if isinstance(result, Failed):
-            return {_RECORD: SourceOutcome(item=item, failed=result)}
-        return {_RECORD: (item, result)}
-
-    def _fetch(self, item: SourceItem) -> FetchedMedia:
-        return fetch(
-            item,
-            media_dir=self._root / "media",
-            work_dir=self._work_dir,
-            ffmpeg=self._ffmpeg,
-            config=self._recipe.fetch,
-            now=lambda: datetime.now(UTC),
-        )
-
-
-class CurateActor:
-    """(item, FetchedMedia) -> CurateParts. Owns the reading child of its process."""
-
-    def __init__(self, *, recipe: Recipe, root: Path, work_dir: Path) -> None:
-        self._recipe = recipe
-        scratch = work_dir / f"curate-{uuid.uuid4().hex}"
-        scratch.mkdir(parents=True)
-        self._place = open_workplace(recipe, root=root, work_dir=scratch)
-
-    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Curate one source; its parts appear while it is decoded."""
-        record = row[_RECORD]
-        if isinstance(record, AvgenError):
-            yield row
-        elif isinstance(record, SourceOutcome):
-            yield {_RECORD: CuratePart(source_id=record.item.source_id, part_index=0, outcome=record)}
-        else:
-            try:
-                for part in self._parts(*record):
-                    yield {_RECORD: part}
-            except AvgenError as err:
-                yield {_RECORD: err}
-
-    def _parts(self, item: SourceItem, fetched: FetchedMedia) -> Iterator[CuratePart]:
-        parts = curate_source(item, fetched, recipe=self._recipe, workplace=self._place)
-        results = run_parts("curate", parts, subject_id=item.source_id)
-        for part_index, part in enumerate(results):
-            if isinstance(part, Failed):
-                outcome = SourceOutcome(item=item, fetched=fetched, failed=part)
-                yield CuratePart(source_id=item.source_id, part_index=part_index, outcome=outcome)
-            else:
-                yield part
-
-
-class EmbedActor:
-    """CuratePart -> EmbeddedPart. Holds the encoders, on the GPU that it was given if any.
-
-    They are loaded while the first sources are fetched. When they cannot be, the first part ends the run.
-    """
-
-    def __init__(self, *, config: EmbedConfig, use_gpu: bool) -> None:
-        self._encoders: tuple[Encoder, Encoder] | ConfigError
-        try:
-            self._encoders = load_encoders(config, device="cuda" if use_gpu else "cpu")
-        except ConfigError as err:
-            self._encoders = err
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Embed the clips of one part."""
-        if isinstance(row[_RECORD], AvgenError):
-            return row
-        if isinstance(self._encoders, ConfigError):
-            return {_RECORD: self._encoders}
-        try:
-            return {_RECORD: self._embedded(row[_RECORD], *self._encoders)}
-        except AvgenError as err:
-            return {_RECORD: err}
-
-    def _embedded(self, part: CuratePart, pictures: Encoder, sounds: Encoder) -> EmbeddedPart:
-        return EmbeddedPart(
-            source_id=part.source_id,
-            part_index=part.part_index,
-            embeddings=embed_clips(part.inputs, pictures=pictures, sounds=sounds) if part.inputs else (),
-            outcome=part.outcome,
-        )
-
-
-def open_workplace(recipe: Recipe, *, root: Path, work_dir: Path) -> Workplace:
-    """All that one worker needs to curate sources, one at a time, on one core.
-
-    Raises:
-        ConfigError: the speech model is not installed.
-    """
-    import cv2
-
-    from model.encoders.speech import load_speech
-
-    cv2.setNumThreads(1)
-    limits = ReadLimits(stall_s=recipe.media.stall_s, memory_mib=recipe.media.memory_mib)
-    speech = load_speech()
-    return Workplace(root=root, work_dir=work_dir, reader=MediaReader(limits), speech=speech.probabilities)
-
-
-def load_encoders(config: EmbedConfig, *, device: str) -> tuple[Encoder, Encoder]:
-    """The picture encoder and the sound encoder that a recipe names.
-
-    Raises:
-        ConfigError: the named weights cannot be loaded.
-    """
-    import torch
-
-    from model.encoders.clap import load_clap
-    from model.encoders.clip import load_clip
-
-    torch.set_num_threads(1)  # The number of threads changes the last bits of a sum.
-    pictures = load_clip(config.clip_model, config.clip_weights, device)
-    sounds = load_clap(config.clap_model, config.clap_weights, device)
-    return pictures, sounds

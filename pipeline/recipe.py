@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from crawl.fetch import FetchConfig
+from crawl.policy import FetchConfig
 from filters.registry import Bounds, Filter, all_filters
 from infra.config import Config, config_hash, did_you_mean, load_config
 from infra.errors import ConfigError

@@ -3,10 +3,11 @@
 import json
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -36,6 +37,7 @@ class Run:
     settings_json: str
     lake: Lake
     num_commits: int = 0
+    _committing: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def work_dir(self) -> Path:
@@ -48,9 +50,10 @@ class Run:
         return self.root / "runs" / self.run_id
 
     def commit(self, rows: dict[str, list[Row]]) -> None:
-        """Append rows to the lake, all or nothing."""
-        self.lake.commit(rows, run_id=self.run_id, batch_index=self.num_commits)
-        self.num_commits += 1
+        """Append rows to the lake, all or nothing; from any thread."""
+        with self._committing:
+            self.lake.commit(rows, run_id=self.run_id, batch_index=self.num_commits)
+            self.num_commits += 1
 
     def mark(self, state: str) -> None:
         """Write a row of `runs`: `started`, `done`, `failed`. The caller holds the root."""

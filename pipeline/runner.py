@@ -1,6 +1,5 @@
-"""Runs one stage on one record: the only place where a bad input becomes a `Failed`."""
+"""Turns the error of a bad input into the record `Failed`: the only place that does."""
 
-import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -9,27 +8,6 @@ from infra.errors import AvgenError, MediaError, TransientError
 from pipeline.records import Failed
 
 OutT = TypeVar("OutT")
-
-ATTEMPTS = 3
-FIRST_BACKOFF_S = 1.0
-
-
-def run_one(stage_name: str, stage: Callable[[], OutT], *, subject_id: str) -> OutT | Failed:
-    """The stage's result, or `Failed` when the input is bad or the world stays unwilling.
-
-    A `TransientError` is tried again `ATTEMPTS - 1` times with doubling pauses. Anything that is not one of
-    our errors is a bug and propagates.
-    """
-    for attempt in range(ATTEMPTS):
-        try:
-            return stage()
-        except MediaError as err:
-            return failure(stage_name, err, subject_id=subject_id)
-        except TransientError as err:
-            if attempt == ATTEMPTS - 1:
-                return failure(stage_name, err, subject_id=subject_id)
-            time.sleep(FIRST_BACKOFF_S * 2**attempt)
-    raise AssertionError("the last attempt returns")
 
 
 def run_parts(stage_name: str, parts: Iterator[OutT], *, subject_id: str) -> Iterator[OutT | Failed]:
@@ -40,6 +18,13 @@ def run_parts(stage_name: str, parts: Iterator[OutT], *, subject_id: str) -> Ite
         yield failure(stage_name, err, subject_id=subject_id)
 
 
-def failure(stage_name: str, err: AvgenError, *, subject_id: str) -> Failed:
-    """The record of an error."""
-    return Failed(subject_id=subject_id, stage=stage_name, code=err.code, message=storable_text(str(err)))
+def failure(
+    stage_name: str, err: AvgenError, *, subject_id: str, scrub: Callable[[str], str] = storable_text
+) -> Failed:
+    """The record of an error.
+
+    Args:
+        scrub: takes secrets out of the message.
+    """
+    message = storable_text(scrub(str(err)))
+    return Failed(subject_id=subject_id, stage=stage_name, code=err.code, message=message)

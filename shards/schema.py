@@ -76,7 +76,13 @@ class StagedMeta:
     url: str
     title: str
     uploader: str
+    channel_id: str
+    video_id: str
     licence: str
+    webpage_url: str
+    upload_date: str
+    opt_out: str
+    tool_versions: str
     start_s: float
     end_s: float
     num_frames: int

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from crawl.fetch import FetchedMedia, fetch
+from crawl.blocklist import Blocklist
+from crawl.fetch import FetchedMedia, Fetcher
+from crawl.frontier import FetchJob
 from crawl.items import SourceItem, file_url, source_item
+from crawl.web import Web
 from infra.media.child import find_ffmpeg
 from pipeline.recipe import Recipe
 
@@ -21,12 +24,10 @@ class Source:
 def store(path: Path, *, recipe: Recipe, root: Path, **span: float) -> Source:
     """Put a file into the media store, for a span of it."""
     item = source_item(file_url(path), kind="dir", **span)
-    fetched = fetch(
-        item,
-        media_dir=root / "media",
-        work_dir=root / "work",
-        ffmpeg=find_ffmpeg(),
-        config=recipe.fetch,
-        now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+    web = Web.opened(recipe.fetch)
+    fetcher = Fetcher(web, root=root, ffmpeg=find_ffmpeg(), blocklist=Blocklist(()))
+    (fetched,) = fetcher.fetch(
+        FetchJob(job_id=1, items=(item,)), now=lambda: datetime(2026, 1, 1, tzinfo=UTC)
     )
+    web.close()
     return Source(item=item, fetched=fetched)

@@ -27,6 +27,10 @@ ALLOWED = {
 
 # One vendor, one module (or one folder).
 VENDORS = {
+    "botocore": {"crawl/object_store.py"},
+    "feedparser": {"crawl/source_feed.py"},
+    "protego": {"crawl/robots.py"},
+    "urllib3": {"crawl/answer.py", "crawl/http.py", "crawl/http_pool.py", "crawl/object_store.py"},
     "av": {"infra/media/", "train/decode.py"},
     "deepspeed": {"train/engine.py"},
     "deltalake": {"pipeline/lake.py"},
@@ -44,10 +48,14 @@ VENDORS = {
 
 # Modules that may touch files, processes, sockets, clocks or the environment.
 DOES_IO = (
-    "crawl/fetch.py", "crawl/source_dir.py", "crawl/source_list.py", "crawl/source_web.py", "crawl/ytdlp.py",
-    "crawl/ytdlp_child.py", "infra/config.py", "infra/media/", "infra/storage.py", "infra/telemetry.py",
-    "model/encoders/", "pipeline/cli.py", "pipeline/demo/", "pipeline/flow.py", "pipeline/lake.py",
-    "pipeline/ray_adapter.py", "pipeline/run_record.py", "shards/reader.py", "shards/writer.py",
+    "crawl/answer.py", "crawl/cookies.py", "crawl/fetch.py", "crawl/http.py", "crawl/http_pool.py",
+    "crawl/identity.py", "crawl/object_store.py", "crawl/part_file.py", "crawl/rows.py", "crawl/section.py",
+    "crawl/sidecar.py", "crawl/source_bucket.py", "crawl/source_dir.py", "crawl/store.py", "crawl/web.py",
+    "crawl/ytdlp.py", "crawl/ytdlp_child.py", "crawl/ytdlp_hooks.py", "infra/config.py", "infra/media/",
+    "infra/storage.py", "infra/telemetry.py", "model/encoders/", "pipeline/actors.py", "pipeline/batches.py",
+    "pipeline/cli.py", "pipeline/cli_lake.py", "pipeline/demo/", "pipeline/feed.py", "pipeline/flow.py",
+    "pipeline/lake.py", "pipeline/ray_adapter.py", "pipeline/run_record.py", "pipeline/work_off.py",
+    "shards/reader.py", "shards/writer.py",
     "train/checkpoint.py", "train/decode.py", "train/engine.py", "train/launch.py", "train/metrics.py",
     "train/run.py",
 )  # fmt: skip

@@ -1,28 +1,45 @@
-"""The real stages one after the other in this process: the actors of the Ray adapter are plain classes."""
+"""The real stages in this process: what Ray runs as actors are plain classes, feed and gate plain objects."""
 
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from crawl.items import SourceItem
+from crawl.politeness import LocalDesk
 from infra.storage import exclusive
-from pipeline.ingest import commit_sources, expand_sources, plan_ingest
+from pipeline.actors import RECORD, CurateActor, EmbedActor, FetchActor, FetchPlace, gather_sources
+from pipeline.feed import Feed
+from pipeline.ingest import IngestPlan, drop_partial_fetches, plan_ingest
 from pipeline.pack_dataset import make_manifest, plan_shares, select_clips, write_share
-from pipeline.ray_adapter import CurateActor, EmbedActor, FetchActor, gather_sources
 from pipeline.recipe import Recipe
 from pipeline.records import FinishedSource
-from pipeline.run_record import start_run
+from pipeline.run_record import Run, start_run
+from pipeline.work_off import Workers, work_off
 
 
 def finished_sources(
-    items: list[SourceItem], *, recipe: Recipe, root: Path, work_dir: Path
+    place: FetchPlace, num_sources: int | None, *, feed: Feed, work_dir: Path
 ) -> Iterator[FinishedSource]:
-    place = {"recipe": recipe, "root": root, "work_dir": work_dir}
-    fetch, curate = FetchActor(**place), CurateActor(**place)
+    """What `ingest_sources` does with Ray, one job at a time."""
+    recipe = place.recipe
+    fetch = FetchActor(place)
+    curate = CurateActor(recipe=recipe, root=place.root, work_dir=work_dir)
     embed = EmbedActor(config=recipe.embed, use_gpu=False)
-    for item in items:
-        parts = curate(fetch({"record": item}))
-        yield from gather_sources(embed(part)["record"] for part in parts)
-    curate._place.reader.close()
+    while (jobs := feed.take(1, wait_s=1.0)) is not None:
+        for job in jobs:
+            for row in fetch({RECORD: job}):
+                yield from gather_sources(embed(part)[RECORD] for part in curate(row))
+    fetch.close()
+    curate.close()
+
+
+def run_plan(plan: IngestPlan, run: Run) -> None:
+    """List and work off a plan."""
+    feed = Feed(plan.recipe.fetch, plan.root)
+    stream = partial(finished_sources, feed=feed, work_dir=run.work_dir)
+    workers = Workers(feed=feed, desk=LocalDesk(time.time), stream=stream)
+    work_off(plan, run, workers=workers, advance=lambda num_done, note, total=None: None)
+    drop_partial_fetches(plan.root, plan.recipe.recipe_id)
 
 
 def ingest_in_process(spec: str, root: Path, *overrides: str) -> Recipe:
@@ -31,9 +48,7 @@ def ingest_in_process(spec: str, root: Path, *overrides: str) -> Recipe:
     recipe = plan.recipe
     with exclusive(root):
         run = start_run(root, "ingest", recipe_id=recipe.recipe_id, settings_json=recipe.model_dump_json())
-        items = expand_sources(plan, run)
-        finished = finished_sources(items, recipe=recipe, root=root, work_dir=run.work_dir)
-        commit_sources(items, finished, run, recipe, lambda num_done, note: None)
+        run_plan(plan, run)
         run.mark("done")
     return recipe
 

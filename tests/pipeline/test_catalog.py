@@ -6,10 +6,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from crawl.items import source_item
+from crawl.politeness import HostPause
 from infra.errors import ConfigError, IntegrityError
-from pipeline.catalog import Catalog, require_complete
+from pipeline.catalog import Catalog
+from pipeline.funnel import read_funnel, require_complete
 from pipeline.funnel_text import funnel_markdown, funnel_rows, funnel_tree
 from pipeline.lake import Lake
+from pipeline.lake_rows import pause_row, source_row
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -26,8 +30,13 @@ def clip(source_id: str, number: int, *reasons: str) -> dict:
     }
 
 
-def failure(source_id: str, stage: str, code: str, minutes: int = 0) -> dict:
+def failure(
+    source_id: str, stage: str, code: str, minutes: int = 0, *, retry: bool = False, host: str = "a.org"
+) -> dict:
     return {
+        "host": host,
+        "attempt": 1,
+        "next_retry_at": NOW + timedelta(minutes=minutes, hours=1) if retry else None,
         "subject_id": source_id,
         "recipe_id": "r",
         "stage": stage,
@@ -63,7 +72,7 @@ def test_funnel_every_ending_counts_once(tmp_path):
         clips=[clip("kept", 0), clip("kept", 1, "snr_db"), clip("rejected", 0, "no_audio", "short_side_px")],
         failures=[failure("gone", "fetch", "gone"), failure("broken", "curate", "undecodable")],
     )
-    funnel = catalog.funnel("r")
+    funnel = read_funnel(catalog, "r")
     require_complete(funnel)
     counts = [tuple(row.values()) for row in funnel_rows(funnel)]
     assert counts == [
@@ -79,15 +88,71 @@ def test_funnel_every_ending_counts_once(tmp_path):
     assert "5 sources in = 3 kept + 0 rejected + 1 failed + 1 pending" in funnel_markdown(funnel)
 
 
-def test_finished_source_ids_leave_out_what_may_work_later(tmp_path):
+def test_finished_sources_leave_out_what_is_to_be_tried_again(tmp_path):
     catalog = filled(
         tmp_path,
-        sources=["kept", "gone", "reset"],
-        clips=[clip("kept", 0)],
-        failures=[failure("gone", "fetch", "gone"), failure("reset", "fetch", "network")],
+        sources=["aa", "bb", "cc"],
+        clips=[clip("aa", 0)],
+        failures=[failure("bb", "fetch", "gone"), failure("cc", "fetch", "network", retry=True)],
     )
-    assert catalog.finished_source_ids("r") == {"kept", "gone"}
-    assert catalog.finished_source_ids("other") == set()
+    finished = catalog.finished_sources("r")
+    assert [name in finished for name in ("aa", "bb", "cc")] == [True, True, False]
+    assert len(catalog.finished_sources("other")) == 0
+    assert catalog.retries("r") == {"cc": (1, (NOW + timedelta(hours=1)).timestamp())}
+
+
+def test_outcome_last_attempt_was_the_last(tmp_path):
+    catalog = filled(
+        tmp_path,
+        sources=["cc"],
+        clips=[],
+        failures=[
+            failure("cc", "fetch", "network", retry=True),
+            failure("cc", "fetch", "network", minutes=5),
+        ],
+    )
+    assert catalog.retries("r") == {}
+    assert "cc" in catalog.finished_sources("r")
+
+
+def test_failed_hosts_count_by_host_and_class(tmp_path):
+    catalog = filled(
+        tmp_path,
+        sources=["aa", "bb", "cc", "dd"],
+        clips=[],
+        failures=[
+            failure("aa", "fetch", "network", retry=True),
+            failure("bb", "fetch", "network", minutes=5),
+            failure("cc", "fetch", "gone"),
+            failure("dd", "fetch", "gone", host="b.org"),
+        ],
+    )
+    due = NOW + timedelta(hours=1)
+    assert [
+        (found.host, found.code, found.num_sources, found.num_to_retry, found.next_retry_at)
+        for found in read_funnel(catalog, "r").failed_hosts
+    ] == [("a.org", "network", 2, 1, due), ("a.org", "gone", 1, 0, None), ("b.org", "gone", 1, 0, None)]
+
+
+def test_failed_items_are_those_of_the_class(tmp_path):
+    item = source_item("https://a.org/v", kind="list", span_start_s=1.5)
+    lake = Lake(tmp_path)
+    lake.create()
+    lake.commit(
+        {
+            "sources": [source_row(item, run_id="run", now=NOW)],
+            "failures": [
+                failure(item.source_id, "fetch", "bot_check", retry=True),
+                failure("feed", "expand", "bot_check"),
+            ],
+            "listings": [listing("feed", minutes=-5) | {"complete": False, "spec": "https://a.org/feed.xml"}],
+        },
+        run_id="run",
+        batch_index=0,
+    )
+    assert Catalog(tmp_path).failed_items("r", "bot_check") == ([item], ["https://a.org/feed.xml"])
+    with pytest.raises(ConfigError, match="got 'network'; classes that failed: bot_check"):
+        Catalog(tmp_path).failed_items("r", "network")
 
 
 def test_outcome_failure_that_was_overcome_does_not_count(tmp_path):
@@ -99,7 +164,7 @@ def test_outcome_failure_that_was_overcome_does_not_count(tmp_path):
     )
     rows = catalog.query("select source_id, outcome, code from outcomes").to_pylist()
     assert rows == [{"source_id": "s", "outcome": "kept", "code": None}]
-    assert catalog.funnel("r").failures == ()
+    assert read_funnel(catalog, "r").failures == ()
 
 
 def test_outcome_latest_failure_names_the_class(tmp_path):
@@ -135,7 +200,7 @@ def test_funnel_adds_up_for_any_mixture(tmp_path_factory, endings):
             if ending in ("fetch", "curate", "expand")
         ],
     )
-    funnel = catalog.funnel("r")
+    funnel = read_funnel(catalog, "r")
     require_complete(funnel)
     assert funnel.stages[0].num_in == len(endings)
     assert funnel.stages[0].num_pending == endings.count("wait")
@@ -152,7 +217,7 @@ def test_funnel_adds_up_for_any_mixture(tmp_path_factory, endings):
     ],
 )
 def test_require_complete_lost_input_raises_integrity_error(tmp_path, index, change, message):
-    funnel = filled(tmp_path, sources=["s"], clips=[clip("s", 0)], failures=[]).funnel("r")
+    funnel = read_funnel(filled(tmp_path, sources=["s"], clips=[clip("s", 0)], failures=[]), "r")
     require_complete(funnel)
     stages = list(funnel.stages)
     stages[index] = replace(stages[index], **change)
@@ -181,11 +246,69 @@ def test_query_without_rows_to_return_raises_config_error(tmp_path):
 @pytest.mark.parametrize("name", ["a b", "a#b", "ä'b"])
 def test_catalog_root_with_odd_characters_is_read(tmp_path, name):
     catalog = filled(tmp_path / name, sources=["s"], clips=[], failures=[])
-    assert catalog.known_source_ids() == {"s"}
+    assert catalog.query("select source_id from sources").to_pylist() == [{"source_id": "s"}]
 
 
 def listing(source_id: str, minutes: int = 0) -> dict:
-    return {"source_id": source_id, "run_id": "run", "listed_at": NOW + timedelta(minutes=minutes)}
+    return {
+        "source_id": source_id,
+        "spec": "feed",
+        "next_index": 3,
+        "entry_ids": [],
+        "complete": True,
+        "run_id": "run",
+        "listed_at": NOW + timedelta(minutes=minutes),
+    }
+
+
+def test_begun_listing_goes_on_after_the_pages_since_its_last_end(tmp_path):
+    items = [source_item(f"https://a.org/{name}", kind="web") for name in "abc"]
+    ids = [item.source_id for item in items]
+    lake = Lake(tmp_path)
+    lake.create()
+    rows = [
+        listing("begun", 0) | {"complete": False, "entry_ids": ids[:1]},
+        listing("begun", 1),
+        listing("begun", 2) | {"complete": False, "next_index": 5, "entry_ids": ids[1:2]},
+        listing("begun", 3) | {"complete": False, "next_index": 7, "entry_ids": ids[2:]},
+        listing("done", 0) | {"complete": False, "entry_ids": ids},
+        listing("done", 1),
+    ]
+    sources = [source_row(item, run_id="run", now=NOW) for item in items]
+    lake.commit({"sources": sources, "listings": rows}, run_id="run", batch_index=0)
+    next_index, listed = Catalog(tmp_path).begun_listing("begun")
+    assert (next_index, {item.url for item in listed}) == (7, {"https://a.org/b", "https://a.org/c"})
+    assert Catalog(tmp_path).begun_listing("done") == (0, [])
+    assert Catalog(tmp_path).begun_listing("never") == (0, [])
+
+
+def test_listed_video_that_is_its_own_entry_stays_a_source(tmp_path):
+    filled(tmp_path, sources=["aa", "bb"], clips=[], failures=[])
+    rows = [
+        listing("aa", 0) | {"complete": False, "entry_ids": ["aa"]},
+        listing("aa", 1),
+        listing("bb", 0) | {"complete": False, "entry_ids": ["cc"]},
+        listing("bb", 1),
+    ]
+    Lake(tmp_path).commit({"listings": rows}, run_id="later", batch_index=0)
+    assert Catalog(tmp_path).query("from listed").to_pylist() == [{"source_id": "bb"}]
+
+
+def test_paused_hosts_are_those_whose_latest_pause_is_not_over(tmp_path):
+    lake = Lake(tmp_path)
+    lake.create()
+    rows = [
+        pause_row(
+            HostPause(host=host, until_s=until_s, code="rate_limited", reason=str(until_s)),
+            run_id="r",
+            now=NOW,
+        )
+        for host, until_s in (("a.org", 10.0), ("a.org", 30.0), ("b.org", 20.0))
+    ]
+    lake.commit({"hosts": rows}, run_id="run", batch_index=0)
+    assert Catalog(tmp_path).paused_hosts(now_s=20.0) == (
+        HostPause(host="a.org", until_s=30.0, code="rate_limited", reason="30.0"),
+    )
 
 
 @pytest.mark.parametrize(("listed_after", "num_in", "num_failed"), [(None, 2, 1), (-5, 2, 1), (5, 1, 0)])
@@ -200,11 +323,10 @@ def test_funnel_feed_that_failed_counts_until_it_is_listed(tmp_path, listed_afte
         rows = {"listings": [listing("feed", listed_after)]}
         Lake(tmp_path).commit(rows, run_id="later", batch_index=0)
     catalog = Catalog(tmp_path)
-    funnel = catalog.funnel("r")
+    funnel = read_funnel(catalog, "r")
     require_complete(funnel)
     assert (funnel.stages[0].num_in, funnel.stages[0].num_failed) == (num_in, num_failed)
-    assert catalog.unlisted_source_ids() == ({"feed"} if num_failed else set())
-    assert catalog.funnel("another recipe").stages[0].num_pending == num_in
+    assert read_funnel(catalog, "another recipe").stages[0].num_pending == num_in
 
 
 @pytest.mark.parametrize(

@@ -1,83 +1,32 @@
 """What is listed, what is committed when, and what a wrong request says."""
 
-import threading
-
 import pytest
 
-from crawl.items import source_item
 from infra.errors import ConfigError, IntegrityError
 from infra.storage import exclusive
 from pipeline import ingest
 from pipeline.catalog import Catalog
-from pipeline.ingest import expand_sources, plan_ingest
-from pipeline.records import Failed, FinishedSource, SourceOutcome
+from pipeline.funnel import read_funnel
+from pipeline.ingest import plan_ingest
 from pipeline.run_record import start_run
 from tests.crawl.web import make_clip, serve
 from tests.pipeline.in_process import ingest_in_process
 
 
-def finished(number: int) -> FinishedSource:
-    item = source_item(f"https://x/{number}", kind="web")
-    failed = Failed(subject_id=item.source_id, stage="fetch", code="gone", message="x")
-    return FinishedSource(outcome=SourceOutcome(item=item, failed=failed))
-
-
-def test_expand_sources_feed_that_failed_is_no_source_once_it_was_listed(tmp_path):
+def test_ingest_feed_that_failed_is_no_source_once_it_was_listed(tmp_path):
     (tmp_path / "site").mkdir()
     with serve(tmp_path / "site") as site:
-        plan = plan_ingest([site.url("/late.xml")], str(tmp_path / "root"), "demo", [])
-        assert expand(plan) == []
+        address, root = site.url("/late.xml"), tmp_path / "root"
+        ingest_in_process(address, root)
         outcomes = "select stage, code from outcomes"
-        assert Catalog(plan.root).query(outcomes).to_pylist() == [{"stage": "expand", "code": "gone"}]
+        assert Catalog(root).query(outcomes).to_pylist() == [{"stage": "expand", "code": "gone"}]
         site.pages["/late.xml"] = site.pages["/feed.xml"]
-        urls = [item.url for item in expand(plan)]
-        assert urls == [site.url(f"/{name}.mp4") for name in ("clip", "other1", "other2")]
-    catalog = Catalog(plan.root)
-    assert catalog.query(outcomes).num_rows == 0
-    fetch = catalog.funnel(plan.recipe.recipe_id).stages[0]
-    assert (fetch.num_in, fetch.num_failed, fetch.num_pending) == (3, 0, 3)
-
-
-def expand(plan):
-    with exclusive(plan.root):
-        run = start_run(plan.root, "ingest", recipe_id=plan.recipe.recipe_id, settings_json="{}")
-        return expand_sources(plan, run)
-
-
-def test_batches_are_full_or_old_and_lose_nothing(monkeypatch):
-    monkeypatch.setattr(ingest, "_BATCH_SOURCES", 3)
-    sources = [finished(number) for number in range(8)]
-    batches = list(ingest._batches(iter(sources)))
-    assert [source for batch in batches for source in batch] == sources
-    assert max(len(batch) for batch in batches) == 3
-
-
-def test_batches_finished_source_does_not_wait_for_one_that_takes_long(monkeypatch):
-    monkeypatch.setattr(ingest, "_BATCH_S", 0.05)
-    go_on = threading.Event()
-
-    def sources():
-        yield finished(0)
-        assert go_on.wait(60)
-        yield finished(1)
-
-    batches = ingest._batches(sources())
-    assert next(batches) == [finished(0)]
-    go_on.set()
-    assert list(batches) == [[finished(1)]]
-
-
-def test_batches_error_is_raised_after_what_came_before(monkeypatch):
-    monkeypatch.setattr(ingest, "_BATCH_SOURCES", 1)
-
-    def sources():
-        yield finished(0)
-        raise IntegrityError("bytes are wrong")
-
-    batches = ingest._batches(sources())
-    assert next(batches) == [finished(0)]
-    with pytest.raises(IntegrityError, match="bytes are wrong"):
-        next(batches)
+        recipe = ingest_in_process(address, root)
+        urls = {site.url(f"/{name}.mp4") for name in ("clip", "other1", "other2")}
+    catalog = Catalog(root)
+    assert {row["url"] for row in catalog.query("select url from fetches").to_pylist()} == urls
+    fetch = read_funnel(catalog, recipe.recipe_id).stages[0]
+    assert (fetch.num_in, fetch.num_failed, fetch.num_pending) == (3, 0, 0)
 
 
 @pytest.mark.parametrize("weights", ["nosuch/clip.pt", "clip.safetensors"])
@@ -103,7 +52,7 @@ def test_marked_at_its_end_says_how_a_run_ended(tmp_path):
     }
 
 
-def test_expand_sources_root_below_the_folder_is_not_walked(tmp_path):
+def test_ingest_root_below_the_folder_is_not_walked(tmp_path):
     make_clip(tmp_path / "a.mp4")
     root = tmp_path / "data"
     for _ in range(2):

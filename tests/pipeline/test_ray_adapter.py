@@ -5,7 +5,8 @@ import pytest
 
 from crawl.items import source_item
 from infra.errors import ConfigError, IntegrityError
-from pipeline.ray_adapter import CurateActor, EmbedActor, gather_sources, plan_pools
+from pipeline.actors import CurateActor, EmbedActor, gather_sources
+from pipeline.ray_adapter import plan_pools
 from pipeline.recipe import EmbedConfig, load_recipe
 from pipeline.records import ClipEmbeddings, CuratePart, EmbeddedPart, Failed, SourceOutcome
 
@@ -43,21 +44,25 @@ def test_gather_sources_lost_part_is_noticed():
 
 
 @pytest.mark.parametrize(("num_cpus", "num_gpus"), [(1, 0), (2, 0), (16, 0), (16, 2), (64, 8)])
-@pytest.mark.parametrize("num_sources", [1, 3, 10_000])
-@pytest.mark.parametrize("memory_mib", [22_000, 500_000])
+@pytest.mark.parametrize("num_sources", [1, 3, 10_000, None])
+@pytest.mark.parametrize("memory_mib", [32_000, 500_000])
 def test_plan_pools_fit_on_the_machine_together(num_cpus, num_gpus, memory_mib, num_sources):
-    pools = plan_pools(num_cpus, num_gpus, memory_mib=memory_mib, num_sources=num_sources)
+    pools = plan_pools(num_cpus, num_gpus, memory_mib=memory_mib, num_extractors=2, num_sources=num_sources)
     everyone = (pools.fetch, pools.curate, pools.embed)
     assert sum(pool.num_actors * pool.cpus for pool in everyone) <= num_cpus
     assert sum(pool.num_actors * pool.gpus for pool in everyone) <= num_gpus
     assert sum(pool.num_actors * pool.memory_mib for pool in everyone) <= memory_mib
-    assert all(1 <= pool.num_actors <= num_sources for pool in everyone)
+    assert all(pool.num_actors >= 1 for pool in everyone)
+    assert num_sources is None or pools.curate.num_actors <= num_sources
 
 
 def test_plan_pools_too_little_memory_raises_instead_of_waiting():
-    assert plan_pools(2, 0, memory_mib=3460, num_sources=9).curate.num_actors == 1
-    with pytest.raises(ConfigError, match="must have 3460 MiB for the actors, got 3459"):
-        plan_pools(2, 0, memory_mib=3459, num_sources=9)
+    def pools(memory_mib: int):
+        return plan_pools(2, 0, memory_mib=memory_mib, num_extractors=2, num_sources=9)
+
+    assert pools(3620).curate.num_actors == 1
+    with pytest.raises(ConfigError, match="must have 3620 MiB for the actors, got 3619"):
+        pools(3619)
 
 
 def test_embed_actor_weights_that_cannot_be_loaded_become_the_record(tmp_path):

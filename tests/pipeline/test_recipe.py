@@ -60,7 +60,7 @@ def test_recipe_id_follows_what_decides_clips_and_nothing_else():
         "embed.clip_model=tiny",
     ):
         assert load_recipe("default", [override]).recipe_id != base
-    for override in ("fetch.max_height_px=720", "media.memory_mib=2048", "filters.snr_db.min=10"):
+    for override in ("fetch.max_bytes=720", "media.memory_mib=2048", "filters.snr_db.min=10"):
         assert load_recipe("default", [override]).recipe_id == base
 
 

@@ -28,7 +28,7 @@ def test_check_key_refused_character_or_length_raises_integrity_error(key):
 def test_to_json_bytes_is_sorted_compact_ascii():
     text = make_staged_meta("c").to_json_bytes().decode("ascii")
     assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
-    assert text.startswith('{"clip_id":"c","end_s":10.0,"frame_rate_fps":8.0,')
+    assert text.startswith('{"channel_id":"UC1","clip_id":"c","end_s":10.0,"frame_rate_fps":8.0,')
     assert '"scores":{"cuts_per_s":0.1,"snr_db":21.5}' in text
     assert "\n" not in text
 
