@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.media.reader import MediaReader
+from tests.crawl.web import Site
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,6 +45,15 @@ def reader() -> Iterator[MediaReader]:
     """One for all tests of a module."""
     with closing(MediaReader()) as reader:
         yield reader
+
+
+@pytest.fixture
+def own_site(tmp_path: Path) -> Iterator[Site]:
+    """A site with rules of its own, and no clips."""
+    site = Site(tmp_path)
+    site.start()
+    yield site
+    site.stop()
 
 
 def _short_folder() -> Path:

@@ -15,7 +15,7 @@ from crawl.politeness import LocalDesk
 from infra.storage import exclusive
 from pipeline.actors import RECORD, CurateActor, FetchActor, FetchPlace, Row, gather_sources
 from pipeline.feed import Feed
-from pipeline.ingest import drop_partial_fetches, plan_ingest
+from pipeline.ingest import IngestPlan, drop_partial_fetches, plan_ingest
 from pipeline.records import EmbeddedPart, FinishedSource
 from pipeline.run_record import start_run
 from pipeline.work_off import Workers, work_off
@@ -25,19 +25,23 @@ _SETTINGS = ("fetch.allow_private=true", "fetch.requests_per_s=2000", f"fetch.co
              "fetch.first_backoff_s=0.05", "fetch.patience_s=30")  # fmt: skip
 
 
-def crawl(spec: str, root: Path) -> None:
-    """List, fetch and curate until nothing is left to do."""
-    plan = plan_ingest([spec], str(root), "demo", _SETTINGS)
+def crawl(spec: str, root: Path, *settings: str) -> str:
+    """List, fetch and curate until nothing is left to do; the id of the recipe."""
+    return run_plan(plan_ingest([spec], str(root), "demo", [*_SETTINGS, *settings]))
+
+
+def run_plan(plan: IngestPlan) -> str:
+    """Work off a plan; the id of its recipe."""
+    root, recipe = plan.root, plan.recipe
     with exclusive(root):
-        run = start_run(
-            root, "ingest", recipe_id=plan.recipe.recipe_id, settings_json=plan.recipe.model_dump_json()
-        )
+        run = start_run(root, "ingest", recipe_id=recipe.recipe_id, settings_json=recipe.model_dump_json())
         with run.marked_at_its_end():
-            feed = Feed(plan.recipe.fetch, root)
+            feed = Feed(recipe.fetch, root)
             stream = partial(_finished, feed=feed, work_dir=run.work_dir)
             workers = Workers(feed=feed, desk=LocalDesk(time.time), stream=stream)
             work_off(plan, run, workers=workers, advance=lambda num_done, note, total=None: None)
-            drop_partial_fetches(root, plan.recipe.recipe_id)
+            drop_partial_fetches(root, recipe.recipe_id)
+    return recipe.recipe_id
 
 
 def _finished(
