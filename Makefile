@@ -7,7 +7,7 @@ BENCH := @$(MAKE) --no-print-directory setup >&2 && $(BIN)/python -m tests.bench
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all test-gpu check smoke lock clean
-.PHONY: bench bench-media bench-cuts bench-pack bench-memory bench-line
+.PHONY: bench bench-crawl bench-media bench-cuts bench-pack bench-memory bench-line
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -42,7 +42,11 @@ check: setup ## format, lint and types
 
 smoke: demo ## the same as demo
 
-bench: bench-media bench-cuts bench-pack bench-memory bench-line ## every benchmark, one after the other: JSON lines on stdout
+bench: bench-crawl bench-media bench-cuts bench-pack bench-memory bench-line ## every benchmark, one after the other: JSON lines on stdout
+
+bench-crawl: ## crawling: files over slow answers against the ideal, pages against bare yt-dlp, memory
+	$(BENCH).bench_crawl
+	$(BENCH).bench_crawl_plan
 
 bench-media: ## curating sources: CPU against bare ffmpeg, Ray against plain processes, memory (needs the corpus)
 	$(BENCH).bench_media

@@ -134,8 +134,8 @@ class FetchConfig(Config):
     """Pause before the second attempt; it doubles with each one more, with jitter."""
     max_backoff_s: Annotated[float, Field(gt=0)] = 24 * 3600.0
     """Longest pause between two attempts."""
-    patience_s: Annotated[float, Field(ge=0)] = 900.0
-    """How long a run waits, with nothing else to do, for sources that may be tried again."""
+    patience_s: Annotated[float, Field(ge=0)] = 120.0
+    """How long a run waits in all, with nothing else to do, for paused hosts and sources to be tried again."""
 
     cookies_path: FilePath | None = None
     """Netscape cookie file; never written. It must exist on every node."""

@@ -9,6 +9,9 @@ reader.py    files -> frames and samples on one clock, through the reading child
   scaling.py       frames -> upright, small, bt709 (tone_map.py: HDR)
   sound.py         packets -> samples without gaps
   decoding.py      packets -> frames, some of them broken
+section_child.py  the child of crawl/section.py: byte ranges or files -> one file by copying packets
+  remux.py         packets of files -> one file, times as they are
+  range_file.py    a file that is read by byte ranges
 resample.py  samples -> one channel at another rate
 encode.py    frames and samples -> mp4 and flac
 child.py     where ffmpeg is, what files may be, and how a child ends

@@ -67,3 +67,9 @@ def plane_HB(plane: VideoPlane) -> NDArray[np.uint8]:
     """The lines of an 8-bit plane without their padding: H lines of B bytes, a view."""
     lines_HB = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
     return lines_HB[:, : plane.width]
+
+
+def reason_of(err: Exception) -> str:
+    """What ffmpeg said last, without the path of the file: the same file fails in the same words anywhere."""
+    log = getattr(err, "log", None)  # PyAV: (level, component, message) of ffmpeg's last line
+    return str(log[2].strip()) if log else getattr(err, "strerror", None) or str(err)

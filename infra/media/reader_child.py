@@ -19,7 +19,7 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from infra.errors import MediaError, MediaTooLarge, Undecodable
-from infra.media.decoding import plane_HB
+from infra.media.decoding import plane_HB, reason_of
 from infra.media.header import facts_of, is_indexed, open_file
 from infra.media.packets import US_PER_S, Packets
 from infra.media.pictures import MAX_KEY_FRAMES, PictureReader
@@ -244,7 +244,7 @@ class _Server:
             if getattr(err, "errno", None) == errno.ENOMEM:
                 return _too_large(err)
             what = "header" if request["do"] == "probe" else "file"
-            return {"code": Undecodable.code, "message": f"the {what} must be readable, got {_reason(err)}"}
+            return {"code": Undecodable.code, "message": f"the {what} must be readable, got {reason_of(err)}"}
 
     def _work(self, request: Request) -> Answer:
         match request["do"]:
@@ -278,11 +278,6 @@ class _Server:
 
 def _too_large(err: Exception) -> Answer:
     return {"code": MediaTooLarge.code, "message": f"a media child must fit in its memory limit, got {err}"}
-
-
-def _reason(err: Exception) -> str:
-    log = getattr(err, "log", None)  # PyAV: (level, component, message) of ffmpeg's last line
-    return log[2].strip() if log else str(err)
 
 
 def main() -> None:

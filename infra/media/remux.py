@@ -16,6 +16,7 @@ from av.stream import Disposition
 
 from infra.errors import DiskFull, MediaTooLarge, MissingStream, Undecodable
 from infra.media.child import FORMAT_WHITELIST, PROTOCOL_WHITELIST
+from infra.media.decoding import reason_of
 from infra.media.packets import US_PER_S, to_us
 from infra.media.range_file import RangeFile, WholeNeeded
 
@@ -264,12 +265,6 @@ def _write_error(err: av.FFmpegError) -> Exception:
     if err.errno in _FULL:
         return DiskFull(f"the scratch folder must have room for a section, got {reason_of(err)}")
     return WholeNeeded(f"the packets must fit in the container that they come from, got {reason_of(err)}")
-
-
-def reason_of(err: Exception) -> str:
-    """What ffmpeg said last."""
-    log = getattr(err, "log", None)  # PyAV: (level, component, message) of ffmpeg's last line
-    return str(log[2].strip()) if log else str(err)
 
 
 class _Ticker:

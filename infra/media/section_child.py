@@ -26,6 +26,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.plane import VideoPlane
 
 from infra.errors import AvgenError, MediaTooLarge, TooShort, Truncated
+from infra.media.decoding import reason_of
 from infra.media.packets import US_PER_S
 from infra.media.range_file import RangeFile, WholeNeeded
 from infra.media.remux import (
@@ -40,7 +41,6 @@ from infra.media.remux import (
     Writer,
     open_container,
     out_format,
-    reason_of,
     seal,
     sources_of,
     tracks_of,
