@@ -16,7 +16,7 @@ from crawl.answer import asks_for_human, retry_after_s
 from crawl.formats import Info
 from crawl.policy import FetchConfig
 from infra import errors
-from infra.errors import AvgenError, Deferred, FormatMissing, NotMedia, TooLarge
+from infra.errors import AvgenError, BotCheck, Deferred, FormatMissing, NotMedia, TooLarge
 
 # No page, script or manifest that an extractor reads is larger. Assumption, not measured.
 _PAGE_MAX_BYTES = 64 * 1024**2
@@ -103,7 +103,7 @@ class Downloader(yt_dlp.YoutubeDL):
         try:
             response = super().urlopen(req)
         except HTTPError as err:
-            self._report(err)
+            self._report(err, url)
             raise
         self._host.said("ok")
         if response.headers.get("Content-Type", "").lower().startswith("text/html"):
@@ -124,7 +124,12 @@ class Downloader(yt_dlp.YoutubeDL):
         """A small text, as UTF-8."""
         return self.urlopen(url).read().decode("utf-8", "replace")
 
-    def _report(self, err: HTTPError) -> None:
+    def _report(self, err: HTTPError, url: str) -> None:
+        """Tell the parent what a refusal means for the host.
+
+        Raises:
+            BotCheck: it is a page that only lets humans pass.
+        """
         after_s = retry_after_s({name.lower(): value for name, value in err.response.headers.items()})
         # The body stays readable for the extractor: some tell by it what went wrong.
         body = err.response.read(_BODY_SNIFF_BYTES)
@@ -133,7 +138,8 @@ class Downloader(yt_dlp.YoutubeDL):
         message = f"HTTP Error {err.status}: {err.reason}"
         if asks_for_human(body):
             self._host.said("bot_check", message=message)
-        elif err.status == _TOO_MANY_REQUESTS or after_s is not None:
+            raise BotCheck(f"the host must let us in, got {message} and a page that asks for a human ({url})")
+        if err.status == _TOO_MANY_REQUESTS or after_s is not None:
             kind = "rate_limited" if err.status == _TOO_MANY_REQUESTS else "failed"
             self._host.said(kind, retry_after_s=after_s, message=message)
         else:
