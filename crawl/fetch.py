@@ -8,6 +8,7 @@ import errno
 import hashlib
 import math
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -114,6 +115,7 @@ class Fetcher:
             max_bytes=web.config.max_bytes,
         )
         self._blocklist = blocklist
+        self._cutters = threading.BoundedSemaphore(web.config.cutters)
         self._http, self._extractors = web.http, web.extractors
 
     def fetch(self, job: FetchJob, *, now: Callable[[], datetime]) -> list[FetchedMedia]:
@@ -226,9 +228,10 @@ class Fetcher:
         if section != _WHOLE:
             start_s, end_s = section
             out = part_dir / "section"
-            cut = fetch_section(
-                streams, start_s=start_s, end_s=end_s, http=self._http, out=out, limits=self._limits
-            )
+            with self._cutters:
+                cut = fetch_section(
+                    streams, start_s=start_s, end_s=end_s, http=self._http, out=out, limits=self._limits
+                )
             if isinstance(cut, Section):
                 return _Got(path=cut.path, provenance=known, is_whole=False, start_s=cut.start_s)
         paths = [part_dir / f"stream{index}" for index in range(len(streams))]
@@ -240,7 +243,8 @@ class Fetcher:
         known = replace(known, opt_out="; ".join(signs))
         if len(files) == 1:
             return _Got(path=paths[0], provenance=known, sha256=files[0].sha256)
-        return _Got(path=merge(paths, out=part_dir / "merged", limits=self._limits), provenance=known)
+        with self._cutters:
+            return _Got(path=merge(paths, out=part_dir / "merged", limits=self._limits), provenance=known)
 
     # ---- around it ----
 

@@ -116,6 +116,8 @@ class FetchConfig(Config):
     """Fetches that one worker has open at once, over all hosts."""
     extractors: Annotated[int, Field(gt=0, le=32)] = 2
     """yt-dlp processes of one worker."""
+    cutters: Annotated[int, Field(gt=0, le=32)] = 4
+    """Processes of one worker that take sections out of videos and join picture with sound, at most."""
 
     max_bytes: int = Field(default=8 * 1024**3, gt=0)
     """A source larger than this is `too_large`; assumption, not measured: two hours of 1080p."""

@@ -30,8 +30,8 @@ _MAX_CALLERS = 16
 # Peaks of 486 and 2027 MiB and a quarter more; the actors' children are in it. Measured, 2026-11-23, recipe
 # default: tests/bench/bench_pipeline_memory.py with the largest files, bench_media_memory.py for curating.
 _CURATE_MIB, _EMBED_MIB = 610, 2550
-# A worker without and with each yt-dlp process; see tests/bench/bench_crawl.py.
-_FETCH_MIB, _EXTRACTOR_MIB = 200, 130
+# 156 MiB of a worker that has imported ray.data, 72 of each yt-dlp process, 80 of each cutter, and a quarter more.
+_FETCH_MIB, _EXTRACTOR_MIB, _CUTTER_MIB = 200, 90, 100
 _CPUS_PER_FETCH_ACTOR = 4
 """Its threads wait for the network: a few connections' work is one core's."""
 _connecting = threading.Lock()
@@ -57,7 +57,7 @@ class Pools:
 
 
 def plan_pools(
-    num_cpus: int, num_gpus: int, *, memory_mib: int, num_extractors: int, num_sources: int | None
+    num_cpus: int, num_gpus: int, *, memory_mib: int, fetch_mib: int, num_sources: int | None
 ) -> Pools:
     """As many curate actors as cores and memory allow; fetching waits, embedding is rare: they share the rest.
 
@@ -69,7 +69,6 @@ def plan_pools(
     """
     num_embed = max(1, num_gpus or num_cpus // 8)
     num_fetch = max(1, num_cpus // _CPUS_PER_FETCH_ACTOR)
-    fetch_mib = _FETCH_MIB + num_extractors * _EXTRACTOR_MIB
     num_curate = min(
         max(1, num_cpus),
         num_cpus if num_sources is None else num_sources,
@@ -85,6 +84,11 @@ def plan_pools(
         curate=Pool(num_actors=num_curate, cpus=0.6, gpus=0, memory_mib=_CURATE_MIB),
         embed=Pool(num_actors=num_embed, cpus=0.2, gpus=1 if num_gpus else 0, memory_mib=_EMBED_MIB),
     )
+
+
+def fetch_memory_mib(config: FetchConfig) -> int:
+    """What a fetching worker takes with all the processes that it may start."""
+    return _FETCH_MIB + config.extractors * _EXTRACTOR_MIB + config.cutters * _CUTTER_MIB
 
 
 @contextmanager
@@ -199,7 +203,7 @@ def ingest_sources(place: FetchPlace, num_sources: int | None, *, work_dir: Path
         int(resources.get("CPU", 1)),
         int(resources.get("GPU", 0)),
         memory_mib=int(resources.get("memory", 0)) // BYTES_PER_MIB,
-        num_extractors=recipe.fetch.extractors,
+        fetch_mib=fetch_memory_mib(recipe.fetch),
         num_sources=num_sources,
     )
     dataset = _dataset([place.feed], max_blocks=1)

@@ -68,7 +68,7 @@ def work_off(plan: IngestPlan, run: Run, *, workers: Workers, advance: Advance) 
         web.close()
     left = feed.standing().standstill
     if left:
-        _say(f"{left.num_waiting} sources stay pending: {left.message}")
+        _say(f"sources left for a later run: {left.num_waiting} ({left.message})")
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def _watched(feed: RunFeed, run: Run) -> Iterator[None]:
                     )
             still = feed.standing().standstill
             if still and still.message != said:
-                _say(f"waiting, {still.num_waiting} sources are left: {still.message}")
+                _say(f"waiting, sources left: {still.num_waiting} ({still.message})")
             said = still.message if still else ""
 
     watcher = threading.Thread(target=watch, daemon=True)

@@ -47,7 +47,7 @@ def test_gather_sources_lost_part_is_noticed():
 @pytest.mark.parametrize("num_sources", [1, 3, 10_000, None])
 @pytest.mark.parametrize("memory_mib", [32_000, 500_000])
 def test_plan_pools_fit_on_the_machine_together(num_cpus, num_gpus, memory_mib, num_sources):
-    pools = plan_pools(num_cpus, num_gpus, memory_mib=memory_mib, num_extractors=2, num_sources=num_sources)
+    pools = plan_pools(num_cpus, num_gpus, memory_mib=memory_mib, fetch_mib=780, num_sources=num_sources)
     everyone = (pools.fetch, pools.curate, pools.embed)
     assert sum(pool.num_actors * pool.cpus for pool in everyone) <= num_cpus
     assert sum(pool.num_actors * pool.gpus for pool in everyone) <= num_gpus
@@ -58,11 +58,11 @@ def test_plan_pools_fit_on_the_machine_together(num_cpus, num_gpus, memory_mib, 
 
 def test_plan_pools_too_little_memory_raises_instead_of_waiting():
     def pools(memory_mib: int):
-        return plan_pools(2, 0, memory_mib=memory_mib, num_extractors=2, num_sources=9)
+        return plan_pools(2, 0, memory_mib=memory_mib, fetch_mib=780, num_sources=9)
 
-    assert pools(3620).curate.num_actors == 1
-    with pytest.raises(ConfigError, match="must have 3620 MiB for the actors, got 3619"):
-        pools(3619)
+    assert pools(3940).curate.num_actors == 1
+    with pytest.raises(ConfigError, match="must have 3940 MiB for the actors, got 3939"):
+        pools(3939)
 
 
 def test_embed_actor_weights_that_cannot_be_loaded_become_the_record(tmp_path):
