@@ -45,7 +45,7 @@ def test_gather_sources_lost_part_is_noticed():
 
 @pytest.mark.parametrize(("num_cpus", "num_gpus"), [(1, 0), (2, 0), (16, 0), (16, 2), (64, 8)])
 @pytest.mark.parametrize("num_sources", [1, 3, 10_000, None])
-@pytest.mark.parametrize("memory_mib", [32_000, 500_000])
+@pytest.mark.parametrize("memory_mib", [40_000, 500_000])
 def test_plan_pools_fit_on_the_machine_together(num_cpus, num_gpus, memory_mib, num_sources):
     pools = plan_pools(num_cpus, num_gpus, memory_mib=memory_mib, fetch_mib=780, num_sources=num_sources)
     everyone = (pools.fetch, pools.curate, pools.embed)
