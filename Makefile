@@ -6,7 +6,7 @@ BIN := .venv/bin
 BENCH := @$(MAKE) --no-print-directory setup >&2 && $(BIN)/python -m tests.bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-gpu check smoke lock clean
+.PHONY: help setup demo test test-all test-slow test-gpu check smoke lock clean
 .PHONY: bench bench-crawl bench-media bench-cuts bench-pack bench-memory bench-line
 
 help: ## this text
@@ -31,6 +31,9 @@ test: setup ## lint, types and the default tests
 
 test-all: setup ## the default tests and the long ones
 	$(BIN)/python -m pytest -m "not gpu and not network"
+
+test-slow: setup ## the long tests alone
+	$(BIN)/python -m pytest -m "slow and not gpu and not network"
 
 test-gpu: setup ## tests that need a GPU
 	$(BIN)/python -m pytest -m gpu

@@ -13,19 +13,16 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.exceptions import TimeoutError as UrllibTimeoutError
 from urllib3.response import HTTPResponse
 
+from crawl.classify import STATUS_CLASSES
 from crawl.http_pool import Deadline
 from crawl.politeness import Said
 from infra.errors import (
     AvgenError,
     BotCheck,
     FetchTimeout,
-    GeoBlocked,
-    Gone,
     NetworkFailure,
     NotMedia,
-    Private,
     RateLimited,
-    TooLarge,
 )
 
 _BLOCK_BYTES = 256 * 1024
@@ -35,19 +32,6 @@ _BOT_WORDS = re.compile(
     rb"captcha|not a (?:ro)?bot|cdn-cgi/challenge-platform|unusual traffic|verify (?:that )?you are (?:a )?human",
     re.IGNORECASE,
 )
-_CLASSES: Mapping[int, type[AvgenError]] = {
-    401: Private,
-    402: Private,
-    403: Private,
-    404: Gone,
-    407: NetworkFailure,
-    408: FetchTimeout,
-    410: Gone,
-    413: TooLarge,
-    425: RateLimited,
-    429: RateLimited,
-    451: GeoBlocked,
-}
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 # The tags by which a browser knows a page. Source: WHATWG MIME Sniffing, section 7.1, without `<!--` alone.
 _HTML = re.compile(
@@ -221,7 +205,7 @@ def refusal_of(answer: Answer) -> AvgenError | None:
         return BotCheck(
             f"the host must let us in, got {words} and a page that asks for a human ({answer.url})"
         )
-    error_class = NetworkFailure if status >= 500 else _CLASSES.get(status, NotMedia)
+    error_class = NetworkFailure if status >= 500 else STATUS_CLASSES.get(status, NotMedia)
     retry_after = answer.headers.get("retry-after", "")
     after = f", Retry-After: {one_line(retry_after)}" if retry_after else ""
     return error_class(f"the server must answer 200, got {words}{after} ({answer.url})")

@@ -2,12 +2,13 @@
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from infra.errors import (
     AgeRestricted,
     AvgenError,
     BotCheck,
+    DiskFull,
     ExtractorBug,
     FetchTimeout,
     FormatMissing,
@@ -39,24 +40,58 @@ _HTTP_STATUS = re.compile(r"HTTP Error (\d{3})")
 _WORDS: tuple[tuple[re.Pattern[str], type[AvgenError]], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), error_class)
     for pattern, error_class in (
-        (r"^Unsupported URL|no video formats|no video could be found|no media found", NotMedia),
+        (
+            r"^Unsupported URL|no video formats|no video could be found|no media found|no valid video url",
+            NotMedia,
+        ),
         (r"no suitable extractor|is not a valid URL|unusual and will be skipped for safety", NotMedia),
         (r"did not get any data blocks|downloaded file is empty", NotMedia),
-        (r"not currently live|live event will begin|premieres in", NotMedia),
-        (r"confirm you.{0,3}re not a bot|anti-bot challenge|captcha|unusual traffic", BotCheck),
-        (r"rate.?limited|too many requests", RateLimited),
-        (r"confirm your age|age.?restricted|inappropriate for some users", AgeRestricted),
+        (r"no video in this post|is not a video|not have any videos|can.t find any video", NotMedia),
+        (
+            r"not (?:currently )?live\b|live event will begin|premieres in|is scheduled for|is processing",
+            NotMedia,
+        ),
+        (
+            r"not (?:yet )?started|not downloadable yet|not yet available|not been made available to any",
+            NotMedia,
+        ),
+        (r"confirm you.{0,3}re not a bot|anti-bot challenge|JS challenge|captcha|unusual traffic", BotCheck),
+        (r"your IP is likely being blocked|IP address is (?:blocked|unable)|TLS fingerprint", BotCheck),
+        (r"(?:blocked|rejected) by server \((?:352|412)\)", BotCheck),
+        (r"rate.?limit|too many requests|blocked by server \(401\)", RateLimited),
+        (
+            r"confirm your age|age.?restricted|inappropriate for some users|sensitive content",
+            AgeRestricted,
+        ),
         (r"(?:not|n't).{0,40}available.{0,40}(?:your|this) (?:country|location|region)", GeoBlocked),
-        (r"in your country|geo.?restrict|geo.?block", GeoBlocked),
-        (r"private video|video is private|members.only|join this channel|login required", Private),
-        (r"(?:log|sign)(?:ged)? in|registered users|requires? (?:authentication|payment|purchase)", Private),
+        (r"in your country|geo.?restrict|geo.?block|blocked by decision of", GeoBlocked),
+        (r"private (?:video|playlist|subreddit)|video is private|members.only|supporter.only", Private),
+        (r"join this channel|(?:need to |not )?logged.?in|(?:need to|redirected to the) log.?in", Private),
+        (r"log.?in (?:required|details are needed)|sign(?:ed)? in|registered users|not authorized", Private),
+        (r"requires? (?:authentication|payment|purchase)|need to purchase|protected by a password", Private),
+        (r"authentication is required|account that has (?:opted in|been approved)|video password", Private),
         (r"DRM.protected|requested format is not available", FormatMissing),
-        (r"video unavailable|has been removed|no longer available|been terminated|been deleted", Gone),
-        (r"removed by the (?:user|uploader)|does(?: not|n't) exist|content isn't available", Gone),
-        (r"no space left on device|disk quota exceeded", StorageUnavailable),
+        (r"(?:video|event|content|#\d+).{0,12} (?:is )?unavailable|video (?:is )?not available", Gone),
+        (
+            r"has been removed|no longer (?:available|exists)|been terminated|been deleted|content is unreachable",
+            Gone,
+        ),
+        (
+            r"removed by the (?:user|uploader)|does(?: not|n't) exist|content isn't available|not archived",
+            Gone,
+        ),
+        (
+            r"(?:channel|space|video|user|playlist)\b.{0,60} not found|livestream has ended|replay is disab",
+            Gone,
+        ),
+        (r"no space left on device|disk quota exceeded", DiskFull),
+        (
+            r"temporarily unavailable|network error|disconnected at|incomplete .{0,20}data received",
+            NetworkFailure,
+        ),
     )
 )
-_HTTP: dict[int, type[AvgenError]] = {
+STATUS_CLASSES: Mapping[int, type[AvgenError]] = {
     401: Private,
     402: Private,
     403: Private,
@@ -77,7 +112,8 @@ _NETWORK = re.compile(
     r"|max retries exceeded|\bssl\b|\bproxy\b",
     re.IGNORECASE,
 )
-_DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DISK_ERRNOS = frozenset({errno.EIO, errno.EROFS})
 _GEO_CLASS = "GeoRestrictedError"
 
 
@@ -119,6 +155,8 @@ def _error_class(chain: tuple[BaseException, ...]) -> type[AvgenError]:
     for link in chain:
         if isinstance(link, MemoryError):
             return MediaTooLarge
+        if isinstance(link, OSError) and link.errno in _FULL_ERRNOS:
+            return DiskFull
         if isinstance(link, OSError) and link.errno in _DISK_ERRNOS:
             return StorageUnavailable
         if type(link).__name__ == _GEO_CLASS:
@@ -140,7 +178,7 @@ def _http_class(said: str) -> type[AvgenError] | None:
     if match is None:
         return None
     status = int(match.group(1))
-    return NetworkFailure if status >= 500 else _HTTP.get(status)
+    return NetworkFailure if status >= 500 else STATUS_CLASSES.get(status)
 
 
 def _transport_class(chain: tuple[BaseException, ...], said: str) -> type[AvgenError]:

@@ -32,7 +32,7 @@ from crawl.formats import (
 )
 from crawl.fragments import cut_fragments
 from crawl.policy import FetchConfig, FormatPolicy
-from crawl.ytdlp_hooks import Downloader, Host, guard_network
+from crawl.ytdlp_hooks import Downloader, Host, guard_network, load_plugins
 from infra.errors import Deferred, ExtractorBug, NotMedia, TooLarge
 
 # A page or manifest that does not fit is an attack or a mistake. Assumption, not measured.
@@ -111,6 +111,8 @@ class _Answerer:
     def _downloader_of(self, config: FetchConfig, identity: Mapping[str, Any]) -> Downloader:
         """The downloader of the request before when nothing has changed: to make one costs 70 ms of CPU."""
         settings = (config.model_dump_json(), json.dumps(identity, sort_keys=True))
+        if not self._settings:
+            load_plugins(config)
         if self._downloader is None or settings != self._settings:
             self._downloader = Downloader(config, identity, self._host)
             self._settings = settings

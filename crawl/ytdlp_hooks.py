@@ -9,7 +9,9 @@ from typing import Any
 import yt_dlp
 from yt_dlp.downloader.external import FFmpegFD
 from yt_dlp.extractor import gen_extractor_classes
+from yt_dlp.globals import plugin_dirs
 from yt_dlp.networking.exceptions import HTTPError
+from yt_dlp.plugins import load_all_plugins
 
 from crawl.addresses import require_public
 from crawl.answer import asks_for_human, retry_after_s
@@ -29,6 +31,12 @@ _ERROR_BY_CODE: dict[str, type[AvgenError]] = {
     if isinstance(value, type) and issubclass(value, AvgenError)
 }
 _resolve = socket.getaddrinfo
+
+
+def load_plugins(config: FetchConfig) -> None:
+    """Extractors and PO-token providers of the configured folder, and of no other; a process does it once."""
+    plugin_dirs.value = [str(config.extractor_plugins_path)] if config.extractor_plugins_path else []
+    load_all_plugins()
 
 
 class Host:
@@ -221,8 +229,6 @@ def _parameters(
         "http_headers": {"User-Agent": config.agent()},
         **identity,
     }
-    if config.extractor_plugins_path:
-        parameters["plugin_dirs"] = [str(config.extractor_plugins_path)]
     if "cookiefile" in identity:
         # Text, not a path: yt-dlp rewrites the cookie file that it is given.
         parameters["cookiefile"] = io.StringIO(identity["cookiefile"])

@@ -170,6 +170,30 @@ def test_find_sends_the_agent_and_cookies(own_site: Site, opened: Opened, tmp_pa
     assert "jane@example.org" in request.user_agent and "session=secret-value" in request.cookies
 
 
+_PLUGIN = """
+from yt_dlp.extractor.common import InfoExtractor
+class OwnIE(InfoExtractor):
+    _VALID_URL = r"https?://127[.]0[.]0[.]1:[0-9]+/own/(?P<id>[0-9]+)"
+    def _real_extract(self, url):
+        video_id = self._match_id(url)
+        media_url = url.replace("/own/", "/bytes/") + "/a.mp4"
+        return {"id": video_id, "title": "own", "channel_id": "UC1", "url": media_url}
+"""
+
+
+def test_find_uses_plugins_of_the_configured_folder_and_no_others(
+    own_site: Site, opened: Opened, tmp_path: Path
+) -> None:
+    package = tmp_path / "plugins" / "mine" / "yt_dlp_plugins" / "extractor"
+    package.mkdir(parents=True)
+    (package / "own.py").write_text(_PLUGIN)
+    url = own_site.url("/own/5000")
+    video = find(opened(extractor_plugins_path=tmp_path / "plugins"), url, tmp_path / "out")
+    assert (video.title, video.channel_id) == ("own", "UC1")
+    with failure("gone", "404"):
+        find(opened(), url, tmp_path / "out")
+
+
 # ---- list ----
 
 
