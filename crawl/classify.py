@@ -4,10 +4,12 @@ import errno
 import re
 from collections.abc import Iterator, Mapping
 
+from infra import errors
 from infra.errors import (
     AgeRestricted,
     AvgenError,
     BotCheck,
+    Deferred,
     DiskFull,
     ExtractorBug,
     FetchTimeout,
@@ -33,6 +35,8 @@ _BOILERPLATE = re.compile(
 )
 # "[extractor] id: ": the id comes from the address and may hold any words.
 _EXTRACTOR_PREFIX = re.compile(r"^\[[^\]]+\] (?:\S+: )?")
+# An address may hold any words, too.
+_ADDRESS = re.compile(r"https?://\S+")
 _HTTP_STATUS = re.compile(r"HTTP Error (\d{3})")
 
 # First match wins: the words of a site say more than its HTTP status.
@@ -60,18 +64,23 @@ _WORDS: tuple[tuple[re.Pattern[str], type[AvgenError]], ...] = tuple(
         (r"(?:blocked|rejected) by server \((?:352|412)\)", BotCheck),
         (r"rate.?limit|too many requests|blocked by server \(401\)", RateLimited),
         (
-            r"confirm your age|age.?restricted|inappropriate for some users|sensitive content",
+            r"confirm your age|age.?restricted|inappropriate for some users|sensitive content|\bNSFW\b",
             AgeRestricted,
         ),
         (r"(?:not|n't).{0,40}available.{0,40}(?:your|this) (?:country|location|region)", GeoBlocked),
         (r"in your country|geo.?restrict|geo.?block|blocked by decision of", GeoBlocked),
-        (r"private (?:video|playlist|subreddit)|video is private|members.only|supporter.only", Private),
+        (
+            r"private (?:video|playlist|subreddit)|(?:is|set to) private|members.only|channel.s members|supporter",
+            Private,
+        ),
         (r"join this channel|(?:need to |not )?logged.?in|(?:need to|redirected to the) log.?in", Private),
         (r"log.?in (?:required|details are needed)|sign(?:ed)? in|registered users|not authorized", Private),
-        (r"requires? (?:authentication|payment|purchase)|need to purchase|protected by a password", Private),
+        (r"requires? (?:authentication|payment|purchase)|need to purchase", Private),
+        (r"protected (?:by|with) (?:a )?password", Private),
         (r"authentication is required|account that has (?:opted in|been approved)|video password", Private),
         (r"DRM.protected|requested format is not available", FormatMissing),
-        (r"(?:video|event|content|#\d+).{0,12} (?:is )?unavailable|video (?:is )?not available", Gone),
+        (r"(?:video|event|content|tweet|#\d+).{0,12} (?:is )?unavailable", Gone),
+        (r"(?:video|recording) (?:is )?not available", Gone),
         (
             r"has been removed|no longer (?:available|exists)|been terminated|been deleted|content is unreachable",
             Gone,
@@ -81,7 +90,7 @@ _WORDS: tuple[tuple[re.Pattern[str], type[AvgenError]], ...] = tuple(
             Gone,
         ),
         (
-            r"(?:channel|space|video|user|playlist)\b.{0,60} not found|livestream has ended|replay is disab",
+            r"(?:channel|space|video|user|playlist)\b.{0,60} not found|livestream has ended|replay is disabled",
             Gone,
         ),
         (r"no space left on device|disk quota exceeded", DiskFull),
@@ -114,7 +123,18 @@ _NETWORK = re.compile(
 )
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DISK_ERRNOS = frozenset({errno.EIO, errno.EROFS})
+_CLASS_BY_CODE: dict[str, type[AvgenError]] = {
+    value.code: value
+    for value in vars(errors).values()
+    if isinstance(value, type) and issubclass(value, AvgenError)
+}
 _GEO_CLASS = "GeoRestrictedError"
+
+
+def error_named(code: str, message: str, until_s: float) -> AvgenError:
+    """The error of a class that another process names by its `code`."""
+    error_class = _CLASS_BY_CODE[code]
+    return Deferred(message, until_s) if error_class is Deferred else error_class(message)
 
 
 def classify(err: BaseException) -> AvgenError:
@@ -170,7 +190,8 @@ def _error_class(chain: tuple[BaseException, ...]) -> type[AvgenError]:
 def _said(link: BaseException) -> str:
     """The words of one error without the address or id that it is about."""
     text = getattr(link, "orig_msg", None) or str(link)
-    return _EXTRACTOR_PREFIX.sub("", _ERROR_PREFIX.sub("", _ANSI.sub("", text).strip()))
+    said = _EXTRACTOR_PREFIX.sub("", _ERROR_PREFIX.sub("", _ANSI.sub("", text).strip()))
+    return _ADDRESS.sub("", said)
 
 
 def _http_class(said: str) -> type[AvgenError] | None:

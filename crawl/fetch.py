@@ -30,7 +30,7 @@ from crawl.source_web import is_plain_media
 from crawl.store import StoredFile, copy_local, sha256_of, store
 from crawl.web import Web
 from infra.config import storable_text
-from infra.errors import AvgenError, DiskFull, NotMedia, SourceUnavailable, StorageUnavailable
+from infra.errors import AvgenError, DiskFull, NotMedia, StorageUnavailable, TransientError
 
 _PART_NUM_HEX = 32
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -262,7 +262,7 @@ class Fetcher:
         try:
             yield folder
         except AvgenError as err:
-            keep = not isinstance(err, SourceUnavailable)
+            keep = isinstance(err, TransientError)
             raise
         finally:
             if not keep or not any(folder.iterdir()):

@@ -1,101 +1,157 @@
-"""Which fragments of an HLS or DASH stream a span needs. Pure, but for the reading of a playlist."""
+"""Which fragments of a DASH or HLS stream cover a span of time. Pure."""
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
-from urllib.parse import urljoin
 
-Span = tuple[float, float]
-_WHOLE: Span = (0.0, math.inf)
-_SECONDS = "#EXTINF:"
-_NUMBER = "#EXT-X-MEDIA-SEQUENCE:"
-# Tags that hold for the segments after them, which a cut must not lose.
-_LASTING = ("#EXT-X-MAP:", "#EXT-X-KEY:")
+from crawl.formats import Span
+from infra.errors import NotMedia, TooShort
+
+_DURATION = re.compile(r"#EXTINF:\s*(\d+(?:\.\d+)?)")
+_BYTE_RANGE = re.compile(r"#EXT-X-BYTERANGE:\s*(\d+)(?:@(\d+))?")
+_VERSION = re.compile(r"#EXT-X-VERSION:\s*(\d+)")
+_SEQUENCE = re.compile(r"#EXT-X-MEDIA-SEQUENCE:\s*(\d+)")
+_VOD = re.compile(r"#EXT-X-PLAYLIST-TYPE:\s*VOD")
+_END = "#EXT-X-ENDLIST"
+# From this version on durations have decimals. Source: RFC 8216, section 4.3.2.1.
+_DECIMALS_VERSION = 3
+# They hold for the segments after them.
+_LASTING = ("#EXT-X-MAP", "#EXT-X-KEY")
+# Tags of playlists with ads among the segments, which yt-dlp leaves out.
+_ADS = ("#ANVATO-SEGMENT-INFO", "#UPLYNK-SEGMENT")
 
 
-def cut_fragments(formats: Sequence[dict[str, Any]], span: Span, *, read: Callable[[str], str]) -> Span:
-    """Leave only the fragments that overlap a span in yt-dlp's formats, and say what time they cover.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """The fragments `first_index` to `last_index`, both included, and the time in the source that they cover."""
 
-    All fragments stay where a format does not say how long each is, or two formats would begin at different times.
+    first_index: int
+    last_index: int
+    start_s: float
+    end_s: float
+    """Infinity: the last fragment of all is among them."""
 
-    Args:
-        formats: changed in place.
-        read: the text at an address, for HLS playlists.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Segment:
+    duration_s: float | None
+    lines: tuple[str, ...]
+    """Its own lines of the playlist, a byte range with its offset."""
+    lasting: Mapping[str, str]
+    """The `_LASTING` lines that hold for it."""
+
+
+def cut_of(durations_s: Sequence[float | None], span: Span) -> Cut | None:
+    """The fragments that overlap `span`; None when all do, or when a duration is unknown.
+
+    Raises:
+        TooShort: the stream ends before the span begins.
     """
-    if span == _WHOLE:
-        return _WHOLE
-    cuts = [_cut(known, span, read) for known in formats]
-    covered = [cut[0] for cut in cuts if cut]
-    if len(covered) < len(formats) or len({start_s for start_s, _ in covered}) > 1:
-        return _WHOLE
-    for known, cut in zip(formats, cuts, strict=True):
-        assert cut
-        known.update(cut[1])
-    return covered[0][0], min(end_s for _, end_s in covered)
-
-
-def _cut(known: dict[str, Any], span: Span, read: Callable[[str], str]) -> tuple[Span, dict[str, Any]] | None:
-    """The time that the needed fragments of one format cover, and what to change in it."""
-    if known.get("protocol") == "m3u8_native" and not known.get("hls_media_playlist_data"):
-        found = cut_playlist(read(known["url"]), span, base_url=known["url"])
-        return found and (found[0], {"hls_media_playlist_data": found[1]})
-    fragments = known.get("fragments")
-    if known.get("protocol") == "http_dash_segments" and isinstance(fragments, list):
-        lengths_s = [fragment.get("duration") for fragment in fragments]
-        # Without a duration is the initialisation at the beginning, and nothing else.
-        num_first = next((index for index, length_s in enumerate(lengths_s) if length_s), len(lengths_s))
-        if not lengths_s or not all(lengths_s[num_first:]):
-            return None
-        chosen, covered = needed([float(length_s) for length_s in lengths_s[num_first:]], span)
-        kept = fragments[:num_first] + [fragments[num_first + index] for index in chosen]
-        return covered, {"fragments": kept}
-    return None
-
-
-def needed(lengths_s: Sequence[float], span: Span) -> tuple[range, Span]:
-    """The pieces of a row, each so long, that overlap a span, and the time that they cover; at least one piece."""
-    start_s, end_s = span
-    edges_s = [0.0]
-    for length_s in lengths_s:
-        edges_s.append(edges_s[-1] + length_s)
-    first = max((index for index in range(len(lengths_s)) if edges_s[index] <= start_s), default=0)
-    last = max((index for index in range(len(lengths_s)) if edges_s[index] < end_s), default=0)
-    last = max(first, last)
-    reaches_s = math.inf if last == len(lengths_s) - 1 else edges_s[last + 1]
-    return range(first, last + 1), (edges_s[first], reaches_s)
-
-
-def cut_playlist(text: str, span: Span, *, base_url: str) -> tuple[Span, str] | None:
-    """An HLS media playlist with the needed segments only, its addresses whole; `None` for one that is no such.
-
-    Source: RFC 8216, sections 4.3 and 6.
-    """
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    head: list[str] = []
-    segments: list[tuple[float, list[str]]] = []  # Seconds, and its lines with what lasts before it.
-    lasting: dict[str, str] = {}
-    pending: list[str] = []
-    seconds, number = 0.0, 0
-    for line in lines:
-        if line.startswith(_SECONDS):
-            seconds = float(line.removeprefix(_SECONDS).partition(",")[0])
-            pending.append(line)
-        elif line.startswith(_NUMBER):
-            number = int(line.removeprefix(_NUMBER))
-        elif line.startswith(_LASTING):
-            lasting[line.partition(":")[0]] = line
-        elif line.startswith(("#EXT-X-BYTERANGE", "#EXT-X-I-FRAMES-ONLY", "#EXT-X-STREAM-INF")):
-            return None  # Ranges refer to the segment before; the others are no media playlists.
-        elif line.startswith("#EXT-X-ENDLIST"):
-            continue
-        elif line.startswith("#"):
-            (pending if segments or pending else head).append(line)
-        else:
-            segments.append((seconds, [*lasting.values(), *pending, urljoin(base_url, line)]))
-            pending = []
-    if "#EXT-X-ENDLIST" not in text or not segments or not all(length_s for length_s, _ in segments):
+    known_s = [duration_s for duration_s in durations_s if duration_s]
+    if not known_s or len(known_s) != len(durations_s):
         return None
-    chosen, covered = needed([length_s for length_s, _ in segments], span)
-    kept = [line for index in chosen for line in segments[index][1]]
-    first = number + chosen.start  # An AES key without a vector of its own takes the number of the segment.
-    return covered, "\n".join([*head, f"{_NUMBER}{first}", *kept, "#EXT-X-ENDLIST", ""])
+    starts_s = list(accumulate(known_s, initial=0.0))
+    start_s, end_s = span
+    if starts_s[-1] <= start_s:
+        raise TooShort(
+            f"a video must reach into the wanted span from {start_s:g} s, it lasts {starts_s[-1]:g} s"
+        )
+    last = len(known_s) - 1
+    wanted = [index for index in range(last + 1) if starts_s[index + 1] > start_s and starts_s[index] < end_s]
+    if len(wanted) == len(known_s):
+        return None
+    return Cut(
+        first_index=wanted[0],
+        last_index=wanted[-1],
+        start_s=starts_s[wanted[0]],
+        end_s=math.inf if wanted[-1] == last else starts_s[wanted[-1] + 1],
+    )
+
+
+def cut_dash(
+    fragments: Sequence[Mapping[str, Any]], span: Span
+) -> tuple[Sequence[Mapping[str, Any]], Cut | None]:
+    """The fragments of a DASH format of yt-dlp that `span` needs, and which they are; None for all.
+
+    A fragment without a duration before all others initialises the stream, and stays. One among the others begins
+    another period; then all stay.
+    """
+    num_initial = next((index for index, part in enumerate(fragments) if part.get("duration")), 0)
+    initial, media = fragments[:num_initial], fragments[num_initial:]
+    cut = cut_of([part.get("duration") for part in media], span)
+    if cut is None:
+        return fragments, None
+    return [*initial, *media[cut.first_index : cut.last_index + 1]], cut
+
+
+def cut_playlist(text: str, span: Span) -> tuple[str, Cut | None]:
+    """An HLS media playlist with the segments only that `span` needs, and which they are; None for all.
+
+    All stay where durations are whole seconds, whose sum drifts away from the truth, and where ads are among them.
+
+    Raises:
+        TooShort: the stream ends before the span begins.
+    """
+    if any(tag in text for tag in _ADS) or _first_number(_VERSION, text) < _DECIMALS_VERSION:
+        return text, None
+    head, segments = _parse(text)
+    cut = cut_of([segment.duration_s for segment in segments], span)
+    if cut is None:
+        return text, None
+    # A key without a vector of its own takes the number of the segment.
+    lines = [*head, f"#EXT-X-MEDIA-SEQUENCE:{_first_number(_SEQUENCE, text) + cut.first_index}"]
+    lasting: Mapping[str, str] = {}
+    for segment in segments[cut.first_index : cut.last_index + 1]:
+        lines += [line for tag, line in segment.lasting.items() if lasting.get(tag) != line]
+        lines += segment.lines
+        lasting = segment.lasting
+    return "\n".join([*lines, _END, ""]), cut
+
+
+def require_finished(text: str, url: str) -> None:
+    """Check that an HLS media playlist will not grow.
+
+    Raises:
+        NotMedia: it is that of a live stream.
+    """
+    if _END not in text and not _VOD.search(text):
+        raise NotMedia(
+            f"the address must hold a finished video, its playlist is that of a live stream ({url})"
+        )
+
+
+def _first_number(pattern: re.Pattern[str], text: str) -> int:
+    match = pattern.search(text)
+    return int(match.group(1)) if match else 0
+
+
+def _parse(text: str) -> tuple[list[str], list[_Segment]]:
+    """The tags that hold for all, and the segments."""
+    head: list[str] = []
+    segments: list[_Segment] = []
+    lasting: dict[str, str] = {}
+    own: list[str] = []
+    duration_s: float | None = None
+    offset = 0
+    for line in filter(None, map(str.strip, text.splitlines())):
+        tag = line.partition(":")[0]
+        if not line.startswith("#"):
+            segments.append(_Segment(duration_s=duration_s, lines=(*own, line), lasting=dict(lasting)))
+            own, duration_s = [], None
+        elif match := _DURATION.match(line):
+            duration_s = float(match.group(1))
+            own.append(line)
+        elif match := _BYTE_RANGE.match(line):
+            first = int(match.group(2) or offset)
+            offset = first + int(match.group(1))
+            own.append(f"#EXT-X-BYTERANGE:{match.group(1)}@{first}")
+        elif tag in _LASTING:
+            lasting[tag] = line
+        elif segments or own:
+            own.append(line)
+        elif not _SEQUENCE.match(line):
+            head.append(line)
+    return head, segments

@@ -1,11 +1,11 @@
-"""yt-dlp in child processes: what is behind an address, and the videos that a page, playlist or channel lists.
+"""yt-dlp in child processes: what is asked of them, their turns at hosts, and the processes themselves.
 
 A child costs one import of yt-dlp, so it is kept and asked again; one that was late, died or was abandoned is
-killed with everything it started. A child that loses its parent ends by itself, at once. Before each request it
-asks for its turn at the host, and reports what the host answered.
+killed with everything it started. A child that loses its parent ends by itself, at once.
 """
 
 import json
+import math
 import os
 import selectors
 import signal
@@ -14,115 +14,124 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from crawl.formats import Entry, Stream, Video
+from crawl.classify import error_named
+from crawl.formats import Entry, Span, Stream, Video
 from crawl.http import Http
-from crawl.identity import Identity
-from crawl.policy import FetchConfig, FormatPolicy
+from crawl.identity import Identity, Proxy
+from crawl.policy import FetchConfig, FormatPolicy, HostLimit
 from crawl.politeness import Said
 from crawl.turns import Turn, Turns
-from infra import errors
-from infra.errors import AvgenError, ConfigError, Deferred, ExtractorBug, FetchTimeout
+from infra.errors import AvgenError, ConfigError, ExtractorBug, FetchTimeout
 
 _START_TIMEOUT_S = 120.0
 # Extractors keep caches; a fresh process now and then bounds what they hold. Assumption, not measured.
-_MAX_REQUESTS_A_CHILD = 200
+_MAX_TASKS_A_CHILD = 200
 _READ_BYTES = 65536
-_TROUBLE = ("bot_check", "rate_limited")
-Reply = dict[str, Any]
 
-_ERROR_BY_CODE: dict[str, type[AvgenError]] = {
-    value.code: value
-    for value in vars(errors).values()
-    if isinstance(value, type) and issubclass(value, AvgenError)
-}
+_Reply = dict[str, Any]
 
 
 class Extractors:
-    """The yt-dlp processes of one worker: at most `fetch.extractors` at once; threads wait for one."""
+    """The yt-dlp processes of one worker, shared by its threads."""
 
     def __init__(self, config: FetchConfig, turns: Turns, identity: Identity, http: Http) -> None:
         self._config, self._turns, self._identity, self._http = config, turns, identity, http
-        self._slots = threading.BoundedSemaphore(config.extractors)
-        # Children that wait for a request. `append` and `pop` of a deque are atomic, so threads may share it.
+        self._places = threading.BoundedSemaphore(config.extractors)
+        # Children that wait for a task. `append` and `pop` of a deque are atomic, so threads share it.
         self._idle: deque[_Child] = deque()
 
-    def find(
-        self, url: str, *, policy: FormatPolicy, span: tuple[float, float], out_dir: Path, ffmpeg: Path
-    ) -> Video:
-        """The video behind an address, and the streams that the policy chooses of it.
+    def find(self, url: str, *, policy: FormatPolicy, span: Span, out_dir: Path, ffmpeg: Path) -> Video:
+        """The video at an address. Plain files are only described; fragments are downloaded, and joined in `file`.
 
-        Streams that are plain files are only described. Fragments of HLS and DASH are downloaded into `out_dir`,
-        where an earlier attempt may have left some: those that overlap `span` when the manifest says which these
-        are, else all.
+        Threads wait for one of `config.extractors` processes.
+
+        Args:
+            span: the wanted part; of fragments, those that overlap it are fetched where the manifest says which
+                these are, else all.
+            out_dir: what an earlier, failed call left in it is resumed.
+            ffmpeg: joins fragments.
 
         Raises:
-            SourceUnavailable: there is no such video, or the policy does not want it.
-            BlockedByPolicy: robots.txt of the address forbids it. What an extractor asks besides is not checked.
-            TransientError: it may be had later; Deferred: nothing was asked.
             ConfigError: yt-dlp does not start.
+            Deferred: a host is paused; it was not asked.
+            BlockedByPolicy: robots.txt forbids the address or a fragment. What extractors ask on the way there
+                is not checked.
+            MediaError, TransientError: there is no usable video.
         """
-        self._http.require_allowed(url)
-        start_s, end_s = span
-        request = {
+        task = {
             "task": "find",
             "url": url,
             "policy": policy.model_dump(mode="json"),
-            "start_s": start_s,
-            "end_s": None if end_s == float("inf") else end_s,
+            "start_s": span[0],
+            "end_s": span[1],
             "out_dir": str(out_dir.resolve()),
             "ffmpeg": str(ffmpeg),
         }
-        with closing(self._ask(request, timeout_s=self._config.timeout_s)) as replies:
-            (reply,) = replies
-        known = {name: value for name, value in reply.items() if name not in ("reply", "streams")}
-        known["file_end_s"] = float("inf") if known["file_end_s"] is None else known["file_end_s"]
-        return Video(streams=tuple(Stream(**stream) for stream in reply["streams"]), **known)
+        with self._places:
+            (reply,) = self._replies(task, timeout_s=self._config.timeout_s)
+        video = reply["video"]
+        return Video(**video | {"streams": tuple(Stream(**stream) for stream in video["streams"])})
 
     def entries(self, url: str, *, first_index: int = 0) -> Iterator[Entry]:
-        """The videos behind an address from one on, as they are found; a single video lists itself.
+        """The videos behind `url`, as they are found; one that is a single video yields itself.
+
+        A listing keeps a process of its own until it ends or is closed: the next page is read when it is wanted.
+
+        Args:
+            first_index: the entry to begin at; pages before it are read again.
 
         Raises:
-            SourceUnavailable, TransientError, ConfigError: as `find`; the list cannot be read, or not to its end.
+            ConfigError: yt-dlp does not start.
+            Deferred, MediaError, TransientError: the list cannot be read, or not to its end.
         """
-        self._http.require_allowed(url)
-        request = {"task": "list", "url": url, "first_index": first_index}
-        with closing(self._ask(request, timeout_s=self._config.list_timeout_s)) as replies:
-            for reply in replies:
-                yield Entry(index=reply["index"], url=reply["url"], kind=reply["kind"])
+        task = {"task": "entries", "url": url, "first_index": first_index}
+        for reply in self._replies(task, timeout_s=self._config.list_timeout_s):
+            yield Entry(index=reply["index"], url=reply["url"], kind=reply["kind"])
 
     def close(self) -> None:
-        """End the processes that no thread uses."""
+        """End the processes that wait for a task."""
         while self._idle:
             self._idle.pop().kill()
 
-    def _ask(self, request: Mapping[str, object], *, timeout_s: float) -> Generator[Reply, None, None]:
-        """The replies to one request; each must come within `timeout_s` of the one before."""
+    def _replies(self, task: Mapping[str, object], *, timeout_s: float) -> Iterator[_Reply]:
+        """`found` and `entry`; the child may think `timeout_s` about each, waiting for turns not counted."""
+        url = str(task["url"])
         proxy = self._identity.proxy()
-        whole = {
-            **request,
+        whole_task = {
+            **task,
             "config": self._config.model_dump(mode="json"),
-            "identity": self._identity.ytdlp_parameters(proxy),
+            "parameters": self._identity.ytdlp_parameters(proxy)
+            if proxy
+            else self._identity.ytdlp_parameters(),
         }
-        with self._slots:
-            child = self._borrow()
-            conversation = _Conversation(child, self._turns, url=str(request["url"]))
-            try:
-                yield from conversation.replies(whole, timeout_s=timeout_s)
-            except AvgenError as err:
-                raise type(err)(self._identity.scrub(str(err)), *err.args[1:]) from None
-            finally:
-                conversation.end_turn()
-                if proxy:
-                    self._identity.proxy_answered(proxy, ok=not conversation.has_proxy_failed)
-                if conversation.is_over and child.num_requests < _MAX_REQUESTS_A_CHILD:
-                    self._idle.append(child)
-                else:
-                    child.kill()
+        if url.startswith("http"):
+            self._http.require_allowed(url)
+        child = self._borrow()
+        keep = False
+        try:
+            with _Conversation(self, child, proxy) as conversation:
+                yield from conversation.replies(whole_task, timeout_s=timeout_s)
+            keep = True
+        except TimeoutError as err:
+            raise FetchTimeout(f"yt-dlp must answer within {timeout_s:g} s, it did not ({url})") from err
+        except (EOFError, BrokenPipeError) as err:
+            raise ExtractorBug(
+                f"the yt-dlp process must answer, it ended with {child.kill()} ({url})"
+            ) from err
+        except AvgenError as err:
+            keep = True
+            err.args = (self._identity.scrub(str(err)), *err.args[1:])
+            raise
+        finally:
+            if keep and child.num_tasks < _MAX_TASKS_A_CHILD:
+                self._idle.append(child)
+            else:
+                child.kill()
 
     def _borrow(self) -> "_Child":
         """A child that has imported yt-dlp and waits."""
@@ -130,98 +139,95 @@ class Extractors:
             try:
                 child = self._idle.pop()
             except IndexError:
-                break  # Another thread took the last one.
+                break  # another thread took the last one
             if child.is_running():
                 return child
             child.kill()
-        return _started_child(self._config)
+        return _Child.started(has_plugins=self._config.extractor_plugins_path is not None)
+
+    # ---- turns ----
+
+    def enter_turn(self, stack: ExitStack, reply: _Reply, proxy: Proxy | None) -> Turn:
+        """The turn that a child asks for, which ends with the stack."""
+        if reply["is_media"]:
+            self._http.require_allowed(reply["url"])
+        turn = stack.enter_context(self._turns.at(reply["url"]))
+        if proxy:
+            per_s = self._config.requests_per_proxy_h / 3600
+            limit = HostLimit(requests_per_s=per_s, connections=self._config.connections)
+            stack.enter_context(self._turns.wait_for(f"proxy:{proxy.name}", limit))
+        return turn
+
+    def end_turn(self, stack: ExitStack, turn: Turn, reply: _Reply, proxy: Proxy | None) -> None:
+        """Report what the host said, and end its turn."""
+        turn.said(Said(reply["kind"], reply["retry_after_s"], self._identity.scrub(reply["message"])))
+        if proxy:
+            self._identity.proxy_answered(proxy, ok=reply["is_proxy_ok"])
+        stack.close()
 
 
 class _Conversation:
-    """One request to a child: its turns at hosts, and its replies."""
+    """One task of a child: the turns that it takes are given back at the end, whatever that is."""
 
-    def __init__(self, child: "_Child", turns: Turns, *, url: str) -> None:
-        self._child, self._turns, self._url = child, turns, url
-        self._stack = ExitStack()
-        self._turn: Turn | None = None
-        self.is_over = False
-        """Whether the child waits for its next request."""
-        self.has_proxy_failed = False
-        self._is_trouble_known = False
+    def __init__(self, extractors: Extractors, child: "_Child", proxy: Proxy | None) -> None:
+        self._extractors = extractors
+        self._child = child
+        self._proxy = proxy
+        self._held = ExitStack()
+        self._turn: Turn
 
-    def replies(self, request: Mapping[str, object], *, timeout_s: float) -> Iterator[Reply]:
+    def __enter__(self) -> "_Conversation":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._held.__exit__(*error)
+
+    def replies(self, task: Mapping[str, object], *, timeout_s: float) -> Iterator[_Reply]:
+        """The replies that are for the caller.
+
+        Raises:
+            TimeoutError, EOFError, BrokenPipeError: the child is late, or ended.
+            AvgenError: the task failed.
+        """
+        self._child.begin(task)
+        left_s = timeout_s
+        while True:
+            began_s = time.monotonic()
+            reply = self._child.receive(timeout_s=left_s)
+            left_s -= time.monotonic() - began_s
+            if reply["reply"] == "turn":
+                self._take_turn(reply)
+            elif reply["reply"] == "said":
+                self._extractors.end_turn(self._held, self._turn, reply, self._proxy)
+            elif reply["reply"] == "failed":
+                raise error_named(reply["code"], reply["message"], reply["until_s"])
+            elif reply["reply"] == "done":
+                return
+            else:
+                yield reply
+                left_s = timeout_s
+
+    def _take_turn(self, reply: _Reply) -> None:
         try:
-            self._child.send(request)
-            while True:
-                reply = self._child.receive(timeout_s=timeout_s)
-                if reply["reply"] == "turn":
-                    self._child.send(self._take_turn(reply["url"]))
-                elif reply["reply"] == "said":
-                    self._report(reply)
-                else:
-                    # Whoever takes the replies may take his time: no turn is held meanwhile.
-                    self.end_turn()
-                    if reply["reply"] == "failed":
-                        self.is_over = True
-                        raise self._error(reply)
-                    if reply["reply"] == "done":
-                        self.is_over = True
-                        return
-                    yield reply
-        except TimeoutError as err:
-            raise FetchTimeout(
-                f"yt-dlp must answer within {timeout_s:g} s, it did not ({self._url})"
-            ) from err
-        except (EOFError, BrokenPipeError) as err:
-            status = self._child.kill()
-            raise ExtractorBug(
-                f"the yt-dlp process must answer, it ended with {status} ({self._url})"
-            ) from err
-
-    def end_turn(self) -> None:
-        """Give back the turn at the host that was asked last."""
-        if self._turn and self._turn.report is None:
-            self._turn.said(Said("failed"))
-        self._turn = None
-        self._stack.close()
-
-    def _take_turn(self, url: str) -> Mapping[str, object]:
-        self.end_turn()
-        try:
-            self._turn = self._stack.enter_context(self._turns.at(url))
+            self._turn = self._extractors.enter_turn(self._held, reply, self._proxy)
         except AvgenError as err:
-            until_s = err.until_s if isinstance(err, Deferred) else 0.0
-            return {"go": False, "code": err.code, "message": str(err), "until_s": until_s}
-        return {"go": True}
-
-    def _report(self, reply: Reply) -> None:
-        self._is_trouble_known = reply["kind"] in _TROUBLE
-        if self._turn:
-            said = Said(reply["kind"], retry_after_s=reply["retry_after_s"], message=reply["message"])
-            self._turn.said(said)
-
-    def _error(self, reply: Reply) -> AvgenError:
-        """The child's error; a bot check that only the extractor understood pauses its host, too."""
-        error_class = _ERROR_BY_CODE[reply["code"]]
-        self.has_proxy_failed = reply["code"] == "network" and "proxy" in reply["message"].lower()
-        if error_class is Deferred:
-            return Deferred(reply["message"], reply["until_s"])
-        if reply["code"] in _TROUBLE and not self._is_trouble_known:
-            with suppress(Deferred), self._turns.at(self._url) as turn:
-                turn.said(Said(reply["code"], message=reply["message"]))
-        return error_class(reply["message"])
+            self._held.close()
+            until_s = getattr(err, "until_s", 0.0)
+            self._child.send({"code": err.code, "message": str(err), "until_s": until_s})
+        else:
+            self._child.send({"go": True})
 
 
 class _Child:
-    """One process that answers requests, a JSON line each way."""
+    """One process that does tasks, JSON lines each way."""
 
-    def __init__(self, config: FetchConfig) -> None:
+    def __init__(self, *, has_plugins: bool) -> None:
         root = str(Path(__file__).resolve().parents[1])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
+        plugins = {} if has_plugins else {"YTDLP_NO_PLUGINS": "1"}
         self.owner_pid = os.getpid()
-        self.num_requests = 0
+        self.num_tasks = 0
         self._unread = b""
-        plugins = {} if config.extractor_plugins_path else {"YTDLP_NO_PLUGINS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "crawl.ytdlp_child"],
             stdin=subprocess.PIPE,
@@ -231,14 +237,38 @@ class _Child:
             start_new_session=True,
         )
 
-    def send(self, message: Mapping[str, object]) -> None:
-        """A request, or the answer to a question of the child."""
+    @classmethod
+    def started(cls, *, has_plugins: bool) -> "_Child":
+        """A child that waits for its first task.
+
+        Raises:
+            FetchTimeout, ConfigError: it does not start.
+        """
+        child = cls(has_plugins=has_plugins)
+        try:
+            child.receive(timeout_s=_START_TIMEOUT_S)
+        except TimeoutError as err:
+            child.kill()
+            raise FetchTimeout(f"yt-dlp must start within {_START_TIMEOUT_S:g} s, it did not") from err
+        except EOFError as err:
+            status = child.kill()
+            raise ConfigError(
+                f"yt-dlp must start, it ended with {status}; run python -m crawl.ytdlp_child to see why"
+            ) from err
+        return child
+
+    def begin(self, task: Mapping[str, object]) -> None:
+        """Give it a task."""
+        self.num_tasks += 1
+        self.send(task)
+
+    def send(self, line: Mapping[str, object]) -> None:
+        """A task, whose first key is `task`, or an answer."""
         assert self._process.stdin is not None
-        self.num_requests += "task" in message
-        self._process.stdin.write(json.dumps(message).encode() + b"\n")
+        self._process.stdin.write(json.dumps(line).encode() + b"\n")
         self._process.stdin.flush()
 
-    def receive(self, *, timeout_s: float) -> Reply:
+    def receive(self, *, timeout_s: float) -> _Reply:
         """The next reply.
 
         Raises:
@@ -249,14 +279,14 @@ class _Child:
         while b"\n" not in self._unread:
             self._unread += self._read(max(0.0, deadline_s - time.monotonic()))
         line, _, self._unread = self._unread.partition(b"\n")
-        reply: Reply = json.loads(line)
+        reply: _Reply = json.loads(line)
         return reply
 
     def _read(self, timeout_s: float) -> bytes:
         assert self._process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
-            if not selector.select(timeout_s):
+            if not selector.select(None if timeout_s == math.inf else timeout_s):
                 raise TimeoutError
         chunk = os.read(self._process.stdout.fileno(), _READ_BYTES)
         if not chunk:
@@ -264,7 +294,7 @@ class _Child:
         return chunk
 
     def is_running(self) -> bool:
-        """Whether it is ours and alive."""
+        """Whether it can be given a task by this process."""
         return self.owner_pid == os.getpid() and self._process.poll() is None
 
     def kill(self) -> int:
@@ -276,17 +306,3 @@ class _Child:
             if pipe is not None:
                 pipe.close()
         return status
-
-
-def _started_child(config: FetchConfig) -> _Child:
-    child = _Child(config)
-    try:
-        child.receive(timeout_s=_START_TIMEOUT_S)
-    except TimeoutError as err:
-        child.kill()
-        raise FetchTimeout(f"yt-dlp must start within {_START_TIMEOUT_S:g} s, it did not") from err
-    except EOFError as err:
-        status = child.kill()
-        message = f"yt-dlp must start, it ended with {status}; run python -m crawl.ytdlp_child to see why"
-        raise ConfigError(message) from err
-    return child

@@ -1,11 +1,11 @@
-"""Entry point of the yt-dlp process: a JSON request a line on stdin, JSON replies on stdout.
+"""Entry point of the yt-dlp process: JSON lines on stdin and stdout.
 
-Requests are `list` and `find` (see crawl/ytdlp.py). Replies: `ready` once; then for each request any number of
-`entry`, one `video` for a find, and at its end `done` or `failed` with the code of an error class. In between,
-`turn` asks for the turn at a host, which is answered on stdin, and `said` reports what the host answered.
+In come tasks, `find` and `entries` (see crawl/ytdlp.py), and answers to `turn`. Out go `ready` once, and for each
+task any number of `turn`, `said` and `entry`, one `found` for a find, and at its end `done` or `failed` with the
+code of an error class.
 """
 
-import contextlib
+import io
 import json
 import os
 import queue
@@ -13,118 +13,251 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from yt_dlp.utils import is_html, unsmuggle_url
-from yt_dlp.version import __version__ as ytdlp_version
+import yt_dlp
+from yt_dlp.utils import unsmuggle_url
 
 from crawl.classify import classify
 from crawl.formats import (
-    FILES,
+    FRAGMENTS,
+    Info,
     check_bytes,
     check_video,
     choose_streams,
+    is_part,
     stream_of,
     upload_date,
 )
-from crawl.fragments import cut_fragments
 from crawl.policy import FetchConfig, FormatPolicy
-from crawl.ytdlp_hooks import Downloader, Host, guard_network, load_plugins
-from infra.errors import Deferred, ExtractorBug, NotMedia, TooLarge
+from crawl.ytdlp_fragments import download_fragments
+from crawl.ytdlp_hooks import Downloader, Gate, install
+from infra.errors import AvgenError, BotCheck, ExtractorBug, NotMedia, RateLimited
 
 # A page or manifest that does not fit is an attack or a mistake. Assumption, not measured.
 _MEMORY_BYTES = 4 * 1024**3
 # A channel lists tabs, a tab lists videos; nothing known nests deeper.
 _MAX_LIST_DEPTH = 3
 _MAX_REDIRECTS = 5
-_SNIFF_BYTES = 512
 _NO_SITES = ("generic", "html5")
 _LISTS = ("playlist", "multi_video", "compat_list")
 _LINKS = ("url", "url_transparent")
 
-Reply = dict[str, Any]
-# What yt-dlp calls an info dict; its keys differ by site.
-Info = Mapping[str, Any]
+Reply = dict[str, object]
 
 
 def main() -> None:
-    """Answer requests until stdin ends, then end this process and all that it started."""
+    """Do tasks until stdin ends, then end this process and all that it started."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever else prints must not end up among the replies
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-
-    def send(reply: Reply) -> None:
-        replies.write(json.dumps(reply) + "\n")
-        replies.flush()
-
-    requests: queue.SimpleQueue[Reply] = queue.SimpleQueue()
-    answers: queue.SimpleQueue[Reply] = queue.SimpleQueue()
-    threading.Thread(target=_read_lines, args=(requests, answers), daemon=True).start()
-    child = _Answerer(Host(send, answers.get))
+    tasks: queue.SimpleQueue[str] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read_lines, args=(tasks, answers), daemon=True).start()
+    send = partial(_send, replies)
+    gate = Gate(send, answers)
+    worker = _Worker(gate)
     send({"reply": "ready"})
     while True:
-        for reply in child.answer(requests.get()):
+        for reply in _answer(worker, gate, json.loads(tasks.get())):
             send(reply)
 
 
-def _read_lines(requests: "queue.SimpleQueue[Reply]", answers: "queue.SimpleQueue[Reply]") -> None:
+def _send(replies: Any, reply: Mapping[str, object]) -> None:
+    replies.write(json.dumps(reply) + "\n")
+    replies.flush()
+
+
+def _read_lines(tasks: "queue.SimpleQueue[str]", answers: "queue.SimpleQueue[str]") -> None:
     for line in sys.stdin:
-        message = json.loads(line)
-        (requests if "task" in message else answers).put(message)
+        (tasks if line.startswith('{"task"') else answers).put(line)
     if os.getpgrp() == os.getpid():
         os.killpg(os.getpgrp(), signal.SIGKILL)
     os._exit(0)
 
 
-class _Answerer:
-    """Answers requests, one after the other, with one downloader for all that have the same settings."""
+def _answer(worker: "_Worker", gate: Gate, task: Mapping[str, Any]) -> Iterator[Reply]:
+    failure: AvgenError | None = None
+    try:
+        yield from worker.replies(task)
+    except Exception as err:  # noqa: BLE001 - extractors raise anything; each kind is named by classify
+        failure = classify(err)
+    failure = gate.refusal or failure
+    if isinstance(failure, BotCheck | RateLimited) and failure is not gate.refusal:
+        gate.note(failure.code, str(failure))
+    gate.end_turn()
+    if failure:
+        until_s = getattr(failure, "until_s", 0.0)
+        yield {"reply": "failed", "code": failure.code, "message": str(failure), "until_s": until_s}
+    else:
+        yield {"reply": "done"}
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._settings: tuple[str, ...] = ()
-        self._downloader: Downloader | None = None
 
-    def answer(self, request: Mapping[str, Any]) -> Iterator[Reply]:
-        try:
-            config = FetchConfig.model_validate(request["config"])
-            guard_network(allow_private=config.allow_private)
-            ydl = self._downloader_of(config, request["identity"])
-            if request["task"] == "list":
-                found = islice(_entries(ydl, request["url"], _MAX_LIST_DEPTH), request["first_index"], None)
-                for index, (url, kind) in enumerate(found, start=request["first_index"]):
-                    yield {"reply": "entry", "index": index, "url": url, "kind": kind}
-            else:
-                # The name template is relative: yt-dlp would expand `~` and `$` in a folder's name.
-                with contextlib.chdir(request["out_dir"]):
-                    yield {"reply": "video", **_find(ydl, request, config)}
-        except Exception as err:  # noqa: BLE001 - extractors raise anything; each kind is named by classify
-            self._downloader = None
-            named = classify(err)
-            until_s = named.until_s if isinstance(named, Deferred) else 0.0
-            yield {"reply": "failed", "code": named.code, "message": str(named), "until_s": until_s}
+class _Silence:
+    """A yt-dlp logger that says nothing: errors are raised, and the rest is for terminals."""
+
+    def debug(self, message: str) -> None:
+        """Drop it."""
+
+    info = warning = error = debug
+
+
+class _Worker:
+    """Does tasks with one YoutubeDL, which costs more to build than most tasks, until its parameters change."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._built_from: object = None
+        self._ydl: Downloader
+
+    def replies(self, task: Mapping[str, Any]) -> Iterator[Reply]:
+        """What a task yields."""
+        config = FetchConfig.model_validate(task["config"])
+        ydl = self._downloader(config, dict(task["parameters"]))
+        if task["task"] == "entries":
+            yield from _listing(ydl, self._gate, task["url"], task["first_index"])
         else:
-            yield {"reply": "done"}
+            yield {"reply": "found", "video": _find(ydl, self._gate, task, config)}
 
-    def _downloader_of(self, config: FetchConfig, identity: Mapping[str, Any]) -> Downloader:
-        """The downloader of the request before when nothing has changed: to make one costs 70 ms of CPU."""
-        settings = (config.model_dump_json(), json.dumps(identity, sort_keys=True))
-        if not self._settings:
-            load_plugins(config)
-        if self._downloader is None or settings != self._settings:
-            self._downloader = Downloader(config, identity, self._host)
-            self._settings = settings
-        self._downloader.begin()
-        return self._downloader
+    def _downloader(self, config: FetchConfig, parameters: dict[str, Any]) -> Downloader:
+        proxy_url = parameters.pop("proxy", "")
+        self._gate.begin(proxy_url=proxy_url, allow_private=config.allow_private)
+        if self._built_from != (config, parameters):
+            install(self._gate, config)
+            self._built_from = config, dict(parameters)
+            self._ydl = Downloader(_parameters(config) | _with_cookie_file(parameters), self._gate)
+        self._ydl.begin()
+        return self._ydl
 
 
-# ---- list ----
+def _with_cookie_file(parameters: dict[str, Any]) -> dict[str, Any]:
+    """yt-dlp rewrites a cookie file that is a path, so it gets text."""
+    if "cookiefile" in parameters:
+        parameters["cookiefile"] = io.StringIO(parameters["cookiefile"])
+    return parameters
+
+
+def _parameters(config: FetchConfig) -> dict[str, Any]:
+    return {
+        "quiet": True,
+        "no_warnings": True,
+        "noprogress": True,
+        "logger": _Silence(),
+        "color": "never",
+        "cachedir": False,
+        "noplaylist": True,
+        "extract_flat": "in_playlist",
+        "playlist_items": "1:2",
+        # The formats are chosen afterwards; yt-dlp must only not refuse them.
+        "format": lambda context: context["formats"][-1:],
+        "allow_unplayable_formats": False,
+        "enable_file_urls": False,
+        # An invented X-Forwarded-For header would pretend to be elsewhere.
+        "geo_bypass": False,
+        "proxy": "",
+        "http_headers": {"User-Agent": config.agent()},
+        "socket_timeout": config.stall_timeout_s,
+        "extractor_retries": config.num_reconnects,
+        "retries": config.num_reconnects,
+        "fragment_retries": config.num_reconnects,
+        "skip_unavailable_fragments": False,
+        "hls_prefer_native": True,
+        "updatetime": False,
+    }
+
+
+# ---- find ----
+
+
+def _find(ydl: Downloader, gate: Gate, task: Mapping[str, Any], config: FetchConfig) -> Reply:
+    """The fields of `Video`; fragments are in `out_dir` afterwards."""
+    url = task["url"]
+    span = (task["start_s"], task["end_s"])
+    policy = FormatPolicy.model_validate(task["policy"])
+    info = _single_video(ydl, url)
+    check_video(info, policy, [span])
+    chosen = choose_streams(info.get("formats") or [info], policy)
+    if not is_part([span]):
+        check_bytes(chosen, max_bytes=config.max_bytes, subject=url)
+    jar = ydl.cookiejar
+    streams = [stream_of(known, cookie=jar.get_cookie_header(known["url"]) or "") for known in chosen]
+    video = _description(info) | {"streams": [_fields(stream) for stream in streams]}
+    if chosen[0]["protocol"] in FRAGMENTS:
+        gate.is_media = True
+        file = download_fragments(
+            ydl,
+            [{**info, **known} for known in chosen],
+            span=span,
+            out_dir=Path(task["out_dir"]),
+            ffmpeg=Path(task["ffmpeg"]),
+            max_bytes=config.max_bytes,
+        )
+        video |= {"file": file.path.name, "file_start_s": file.start_s, "file_end_s": file.end_s}
+    return video
+
+
+def _fields(record: Any) -> Reply:
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}
+
+
+def _single_video(ydl: Downloader, url: str) -> Info:
+    """The one video that an address stands for, also when it is a list of one."""
+    address, ie_key = url, None
+    for _ in range(_MAX_LIST_DEPTH):
+        info = ydl.extract_info(address, download=False, ie_key=ie_key)
+        if info is None:
+            raise ExtractorBug(f"the extractor must return something, got nothing ({url})")
+        if info.get("_type", "video") == "video":
+            return dict(info)
+        entries = [entry for entry in info.get("entries") or () if entry]
+        if len(entries) != 1:
+            found = "more than one" if entries else "none"
+            raise NotMedia(f"the address must hold one video, it lists {found}; give it as a source ({url})")
+        if entries[0].get("_type", "video") == "video":
+            return {**entries[0], **_about(info)}
+        address, ie_key = entries[0]["url"], entries[0].get("ie_key")
+    raise NotMedia(f"the address must hold one video, it holds lists within lists ({url})")
+
+
+def _about(info: Info) -> Info:
+    """What a list of one says of its video."""
+    return {name: info[name] for name in ("title", "webpage_url", "extractor") if info.get(name)}
+
+
+def _description(info: Info) -> Reply:
+    """What yt-dlp knows of the video, under the field names of `Video`; unknown is an empty text."""
+    # Where no site is known, the date is that of the file on its server.
+    uploaded = None if info.get("extractor") in _NO_SITES else upload_date(info)
+    return {
+        "webpage_url": str(info.get("webpage_url") or ""),
+        "video_id": str(info.get("id") or ""),
+        "extractor": str(info.get("extractor") or ""),
+        "title": str(info.get("title") or ""),
+        "uploader": str(info.get("uploader") or info.get("channel") or ""),
+        "uploader_id": str(info.get("uploader_id") or info.get("channel_id") or ""),
+        "channel_id": str(info.get("channel_id") or info.get("uploader_id") or ""),
+        "licence": str(info.get("license") or ""),
+        "upload_date": str(uploaded or ""),
+        "duration_s": float(info.get("duration") or 0),
+        "tool_version": f"yt-dlp {yt_dlp.version.__version__}",
+    }
+
+
+# ---- entries ----
+
+
+def _listing(ydl: Downloader, gate: Gate, url: str, first_index: int) -> Iterator[Reply]:
+    for index, (address, kind) in enumerate(_entries(ydl, url, _MAX_LIST_DEPTH)):
+        if index >= first_index:
+            gate.end_turn()
+            yield {"reply": "entry", "index": index, "url": address, "kind": kind}
 
 
 def _entries(ydl: Downloader, url: str, depth: int, ie_key: str | None = None) -> Iterator[tuple[str, str]]:
-    """Address and kind of the videos behind `url`; lists within lists are opened down to `depth`."""
+    """Address and kind of what is behind `url`; lists within lists are opened down to `depth`."""
     result = _open(ydl, url, ie_key)
     if result.get("_type", "video") not in _LISTS:
         yield unsmuggle_url(result.get("webpage_url") or url)[0], "video"
@@ -133,7 +266,7 @@ def _entries(ydl: Downloader, url: str, depth: int, ie_key: str | None = None) -
         if not entry:
             continue
         if entry.get("_type", "video") not in _LINKS:
-            yield _address_of_embedded(ydl, entry, page_url=url), "file"
+            yield _embedded(ydl, entry, page_url=url)
         elif not _is_list(ydl, entry):
             yield unsmuggle_url(entry["url"])[0], "video"
         elif depth > 1:
@@ -142,7 +275,7 @@ def _entries(ydl: Downloader, url: str, depth: int, ie_key: str | None = None) -
             yield unsmuggle_url(entry["url"])[0], "list"
 
 
-def _open(ydl: Downloader, url: str, ie_key: str | None = None) -> Info:
+def _open(ydl: Downloader, url: str, ie_key: str | None) -> Info:
     """What the extractor says of an address, redirects between extractors followed."""
     for _ in range(_MAX_REDIRECTS):
         result = ydl.extract_info(url, download=False, process=False, ie_key=ie_key)
@@ -159,115 +292,12 @@ def _is_list(ydl: Downloader, entry: Info) -> bool:
     return bool(ie_key) and ydl.get_info_extractor(ie_key).is_single_video(entry["url"]) is False
 
 
-def _address_of_embedded(ydl: Downloader, entry: Info, *, page_url: str) -> str:
+def _embedded(ydl: Downloader, entry: Info, *, page_url: str) -> tuple[str, str]:
     """The address of a video that a page shows: its own page if it has one, else its manifest or file."""
     if entry.get("webpage_url") not in (None, page_url):
-        return str(entry["webpage_url"])
-    ydl.choose = None
+        return str(entry["webpage_url"]), "video"
     chosen = ydl.process_ie_result({"id": "embedded", "title": "embedded", **entry}, download=False)
-    best = (chosen.get("requested_formats") or [chosen])[0]
-    return str(best.get("manifest_url") or best["url"])
-
-
-# ---- find ----
-
-
-def _find(ydl: Downloader, request: Mapping[str, Any], config: FetchConfig) -> Reply:
-    """The video behind an address; its fragments, if it has any, are downloaded into the working directory."""
-    url = request["url"]
-    policy = FormatPolicy.model_validate(request["policy"])
-    span = (request["start_s"], float("inf") if request["end_s"] is None else request["end_s"])
-    ydl.choose = lambda formats: choose_streams(formats, policy)
-    raw = _single_video(ydl.extract_info(url, download=False, process=False), url)
-    if raw.get("_type", "video") == "video":
-        check_video(raw, policy, [span])
-    info = _single_video(ydl.process_ie_result(raw, download=False), url)
-    check_video(info, policy, [span])
-    formats = info.get("requested_formats") or [info]
-    check_bytes(formats, max_bytes=config.max_bytes, subject=url)
-    ydl.require_no_page(info, url)
-    streams = [stream_of(chosen, cookie=ydl.cookies_for(chosen["url"])) for chosen in formats]
-    described = _description(info) | {"streams": [_as_json(stream) for stream in streams]}
-    if all(stream.protocol in FILES for stream in streams):
-        return described | {"file": "", "file_start_s": 0.0, "file_end_s": None}
-    return described | _downloaded(ydl, info, url, span=span, request=request, config=config)
-
-
-def _downloaded(
-    ydl: Downloader,
-    info: dict[str, Any],
-    url: str,
-    *,
-    span: tuple[float, float],
-    request: Mapping[str, Any],
-    config: FetchConfig,
-) -> Reply:
-    """Download the fragments that overlap the span, or all where the manifest does not say which these are."""
-    start_s, end_s = cut_fragments(info.get("requested_formats") or [info], span, read=ydl.read_text)
-    ydl.begin_download(ffmpeg=request["ffmpeg"], max_bytes=config.max_bytes)
-    ydl.process_info(info)
-    paths = [Path(download["filepath"]) for download in info.get("requested_downloads") or ()]
-    path = paths[0] if paths else Path(info.get("filepath") or info.get("_filename") or "")
-    if not path.is_file():
-        raise ExtractorBug(f"yt-dlp must leave one file, it left none ({url})")
-    if path.stat().st_size > config.max_bytes:
-        raise TooLarge(
-            f"a source must have at most {config.max_bytes} bytes, got {path.stat().st_size} ({url})"
-        )
-    with path.open("rb") as file:
-        if is_html(file.read(_SNIFF_BYTES)):
-            raise NotMedia(f"the address must hold media, it holds an HTML page ({url})")
-    return {
-        "file": path.name,
-        "file_start_s": start_s,
-        "file_end_s": None if end_s == float("inf") else end_s,
-    }
-
-
-def _single_video(info: Info | None, url: str) -> dict[str, Any]:
-    """The one video that an address stands for, also when it is a list of one."""
-    if info is not None and info.get("_type", "video") in _LISTS:
-        entries = [entry for entry in islice(info.get("entries") or (), 2) if entry]
-        if len(entries) != 1:
-            found = "more than one" if entries else "none"
-            raise NotMedia(f"the address must hold one video, it lists {found}; give it as a source ({url})")
-        info = {"id": "embedded", "title": "embedded", "webpage_url": url, **_about(info), **entries[0]}
-    if info is None:
-        raise ExtractorBug(f"the extractor must return something, got nothing ({url})")
-    return dict(info)
-
-
-def _about(info: Info) -> Info:
-    """What a list of one says of its video."""
-    return {name: info[name] for name in ("title", "extractor", "extractor_key") if info.get(name)}
-
-
-def _as_json(stream: Any) -> Reply:
-    return {name: getattr(stream, name) for name in stream.__dataclass_fields__}
-
-
-def _description(info: Info) -> Reply:
-    """What yt-dlp knows of the video, under the field names of `Video`; unknown is an empty text."""
-    # Where no site is known, the date is that of the file on its server.
-    uploaded = None if info.get("extractor") in _NO_SITES else upload_date(info)
-    texts: Iterable[tuple[str, tuple[str, ...]]] = (
-        ("title", ("title",)),
-        ("uploader", ("uploader", "channel")),
-        ("uploader_id", ("uploader_id", "channel_id")),
-        ("channel_id", ("channel_id", "uploader_id")),
-        ("licence", ("license",)),
-        ("extractor", ("extractor",)),
-        ("video_id", ("id",)),
-        ("webpage_url", ("webpage_url",)),
-    )
-    found: Reply = {
-        field: next((str(info[name]) for name in names if info.get(name)), "") for field, names in texts
-    }
-    return found | {
-        "upload_date": str(uploaded) if uploaded else "",
-        "duration_s": float(info.get("duration") or 0),
-        "tool_version": f"yt-dlp {ytdlp_version}",
-    }
+    return str(chosen.get("manifest_url") or chosen["url"]), "file"
 
 
 if __name__ == "__main__":

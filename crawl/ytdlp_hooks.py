@@ -1,88 +1,183 @@
-"""What yt-dlp must do our way: ask for its turn, stay on public hosts, run no program, keep within limits."""
+"""What we put between yt-dlp and the network: a turn for every request, checked addresses, bounded pages."""
 
-import functools
 import io
+import json
+import queue
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import yt_dlp
-from yt_dlp.downloader.external import FFmpegFD
+from yt_dlp.downloader.external import ExternalFD
 from yt_dlp.extractor import gen_extractor_classes
 from yt_dlp.globals import plugin_dirs
-from yt_dlp.networking.exceptions import HTTPError
-from yt_dlp.plugins import load_all_plugins
+from yt_dlp.networking._requests import RequestsHTTPAdapter, RequestsRH
+from yt_dlp.networking.common import Response
+from yt_dlp.networking.exceptions import HTTPError, NoSupportingHandlers, ProxyError
 
-from crawl.addresses import require_public
+from crawl.addresses import AddressInfo, require_public
 from crawl.answer import asks_for_human, retry_after_s
-from crawl.formats import Info
+from crawl.classify import error_named
 from crawl.policy import FetchConfig
-from infra import errors
-from infra.errors import AvgenError, BotCheck, Deferred, FormatMissing, NotMedia, TooLarge
+from infra.errors import (
+    AvgenError,
+    BlockedByPolicy,
+    BotCheck,
+    FormatMissing,
+    Gone,
+    NetworkFailure,
+    Private,
+    RateLimited,
+    TooLarge,
+)
 
-# No page, script or manifest that an extractor reads is larger. Assumption, not measured.
+# Pages, API answers, feeds, manifests, player scripts. Assumption, not measured: the largest known are a few MiB.
 _PAGE_MAX_BYTES = 64 * 1024**2
-_BODY_SNIFF_BYTES = 64 * 1024
-_TOO_MANY_REQUESTS = 429
+_ERROR_PAGE_BYTES = 64 * 1024
+# Sites pass visitors through consent and cookie pages.
+_MAX_REDIRECTS = 10
+_BOT_STATUSES = (403, 429, 503)
+_FINAL = {403: Private, 404: Gone, 410: Gone}
 
-_ERROR_BY_CODE: dict[str, type[AvgenError]] = {
-    value.code: value
-    for value in vars(errors).values()
-    if isinstance(value, type) and issubclass(value, AvgenError)
-}
-_resolve = socket.getaddrinfo
+_getaddrinfo = socket.getaddrinfo
 
-
-def load_plugins(config: FetchConfig) -> None:
-    """Extractors and PO-token providers of the configured folder, and of no other; a process does it once."""
-    plugin_dirs.value = [str(config.extractor_plugins_path)] if config.extractor_plugins_path else []
-    load_all_plugins()
+Send = Callable[[Mapping[str, object]], None]
+"""Writes a reply to the parent."""
 
 
-class Host:
-    """The parent, as far as it says when a host may be asked, and hears what it answered."""
+class Gate:
+    """Asks the parent for a turn before each request, and tells it what the host said.
 
-    def __init__(self, send: Callable[[dict[str, Any]], None], wait: Callable[[], Mapping[str, Any]]) -> None:
-        self._send, self._wait = send, wait
+    A turn is held until the next request, entry or the end of the task: bodies are read meanwhile.
+    """
 
-    def take_turn(self, url: str) -> None:
-        """Wait until the host may be asked.
+    def __init__(self, send: Send, answers: "queue.SimpleQueue[str]") -> None:
+        self._send = send
+        self._answers = answers
+        self._said: dict[str, object] | None = None
+        self.refusal: AvgenError | None = None
+        """The first turn that was refused; nothing that an extractor makes of it counts."""
+        self.is_media = False
+        """The requests are for the media itself, not for what leads to it."""
+        self.proxy_url = ""
+        self.allow_private = False
+
+    def begin(self, *, proxy_url: str, allow_private: bool) -> None:
+        """Forget the task before."""
+        self._said, self.refusal, self.is_media = None, None, False
+        self.proxy_url, self.allow_private = proxy_url, allow_private
+
+    def ask(self, url: str) -> None:
+        """Wait for the turn of the host of `url`.
 
         Raises:
-            AvgenError: what the parent says instead, such as Deferred.
+            AvgenError: the parent refuses.
         """
-        self._send({"reply": "turn", "url": url})
-        answer = self._wait()
-        if answer["go"]:
-            return
-        error_class = _ERROR_BY_CODE[answer["code"]]
-        if error_class is Deferred:
-            raise Deferred(answer["message"], answer["until_s"])
-        raise error_class(answer["message"])
+        self.end_turn()
+        self._send({"reply": "turn", "url": url, "is_media": self.is_media})
+        answer = json.loads(self._answers.get())
+        if "code" in answer:
+            self.refusal = error_named(answer["code"], answer["message"], answer["until_s"])
+            raise self.refusal
+        self._said = {"kind": "ok", "retry_after_s": None, "message": "", "is_proxy_ok": True}
 
-    def said(self, kind: str, *, retry_after_s: float | None = None, message: str = "") -> None:
-        """Report the answer."""
-        self._send({"reply": "said", "kind": kind, "retry_after_s": retry_after_s, "message": message})
+    def note(self, kind: str, message: str, **more: object) -> None:
+        """What the host of the current turn said."""
+        if self._said:
+            self._said |= {"kind": kind, "message": message, **more}
+
+    def end_turn(self) -> None:
+        """Give the turn back."""
+        if self._said:
+            self._send({"reply": "said", **self._said})
+            self._said = None
+
+    def resolve(self, host: str, port: Any, *arguments: Any, **options: Any) -> list[AddressInfo]:
+        """What takes the place of `socket.getaddrinfo`: public addresses only, but for the proxy's."""
+
+        def look_up(name: str, number: int) -> Sequence[AddressInfo]:
+            return _getaddrinfo(name, number, *arguments, **options)
+
+        allow_private = self.allow_private or host == urlsplit(self.proxy_url).hostname
+        return require_public(host, port, allow_private=allow_private, resolve=look_up)
+
+    def check_behind_proxy(self, url: str) -> None:
+        """Check the host of a request that a proxy will look up.
+
+        Raises:
+            BlockedByPolicy: it is not public, or has no address here.
+        """
+        parts = urlsplit(url)
+        try:
+            self.resolve(str(parts.hostname), parts.port or 80)
+        except OSError as err:
+            raise BlockedByPolicy(f"a host must have an address, got {err} ({url})") from err
 
 
-class _Silence:
-    """A yt-dlp logger that says nothing: errors are raised, and the rest is for terminals."""
+class _GatedAdapter(RequestsHTTPAdapter):
+    """One request, also that of a redirect, in its turn."""
 
-    def debug(self, message: str) -> None:
-        """Drop it."""
+    def __init__(self, gate: Gate, **options: Any) -> None:
+        self._gate = gate
+        super().__init__(**options)
 
-    info = warning = error = debug
+    def send(self, request: Any, **options: Any) -> Any:
+        if self._gate.proxy_url:
+            self._gate.check_behind_proxy(request.url)
+        self._gate.ask(request.url)
+        try:
+            response = super().send(request, **options)
+        except OSError as err:  # All of `requests` are.
+            self._gate.note("failed", str(err))
+            raise
+        if response.status_code >= 500 or response.status_code == 429:
+            kind = "rate_limited" if response.status_code == 429 else "failed"
+            words = f"HTTP {response.status_code} {response.reason}"
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            self._gate.note(kind, words, retry_after_s=retry_after_s(headers))
+        return response
+
+
+class GatedRH(RequestsRH):
+    """yt-dlp's handler for the `requests` package; the only one that is used."""
+
+    gate: Gate
+
+    def _create_instance(self, cookiejar: Any, legacy_ssl_support: Any = None) -> Any:
+        session = super()._create_instance(cookiejar, legacy_ssl_support)
+        context = self._make_sslcontext(legacy_ssl_support=legacy_ssl_support)
+        adapter = _GatedAdapter(self.gate, ssl_context=context)
+        session.mount("https://", adapter)
+        session.mount("http://", adapter)
+        session.max_redirects = _MAX_REDIRECTS
+        return session
+
+    def _get_proxies(self, request: Any) -> dict[str, str]:
+        return {"all": self.gate.proxy_url} if self.gate.proxy_url else {}
 
 
 class Downloader(yt_dlp.YoutubeDL):
-    """YoutubeDL that takes turns, remembers which addresses were served as HTML, and chooses formats our way."""
+    """A YoutubeDL that is reused: each task begins with the configured cookies, and extractors begin anew."""
 
-    def __init__(self, config: FetchConfig, identity: Mapping[str, Any], host: Host) -> None:
-        self._host = host
-        self._html_urls: set[str] = set()
-        self._max_bytes = _PAGE_MAX_BYTES
-        self.choose: Callable[[Sequence[Info]], tuple[Info, ...]] | None = None
-        super().__init__(_parameters(config, identity, self._select))
+    def __init__(self, parameters: dict[str, Any], gate: Gate) -> None:
+        self._gate = gate
+        super().__init__(parameters, auto_init="no_verbose_header")
+        self._pristine_cookies = list(self.cookiejar)
+        self._keeps_sessions = bool(parameters.get("usenetrc"))
+
+    def begin(self) -> None:
+        """Forget what sites set since the start. What extractors have read (player scripts) stays.
+
+        Cookies of log-ins stay, too: a log-in for each video would be what no site puts up with.
+        """
+        if self._keeps_sessions:
+            return
+        self.cookiejar.clear()
+        for cookie in self._pristine_cookies:
+            self.cookiejar.set_cookie(cookie)
+        for extractor in self._ies_instances.values():
+            extractor._ready = False
 
     def add_default_info_extractors(self) -> None:
         """Register the extractors that are on by default.
@@ -94,142 +189,86 @@ class Downloader(yt_dlp.YoutubeDL):
             if extractor._ENABLED:
                 self.add_info_extractor(extractor)
 
-    def begin(self) -> None:
-        """Forget the request before."""
-        self._html_urls.clear()
-        self._max_bytes = _PAGE_MAX_BYTES
-
-    def begin_download(self, *, ffmpeg: str, max_bytes: int) -> None:
-        """From here on media are read, up to so many bytes."""
-        self._max_bytes = max_bytes
-        self.params["ffmpeg_location"] = ffmpeg
+    def build_request_director(self, handlers: Any, preferences: Any = None) -> Any:
+        """The way to the network: one handler, whatever is installed."""
+        director = super().build_request_director([GatedRH], preferences)
+        for handler in director.handlers.values():
+            handler.gate = self._gate
+        return director
 
     def urlopen(self, req: Any) -> Any:
-        """Open an address in its host's turn."""
-        url = req if isinstance(req, str) else req.url
-        self._host.take_turn(url)
+        """One request and its redirects, each in its turn."""
         try:
             response = super().urlopen(req)
+        except NoSupportingHandlers as err:
+            ours = [cause for cause in err.unexpected_errors if isinstance(cause, AvgenError | MemoryError)]
+            raise (ours[0] if ours else err) from err
         except HTTPError as err:
-            self._report(err, url)
+            raise self._refused(err) from err
+        except ProxyError as err:
+            self._gate.note("failed", str(err), is_proxy_ok=False)
             raise
-        self._host.said("ok")
-        if response.headers.get("Content-Type", "").lower().startswith("text/html"):
-            self._html_urls.add(response.url)
-        response.read = _Limited(response.read, self._max_bytes, url)
-        return response
+        if self._gate.is_media and _is_page(response):
+            raise NetworkFailure(f"a fragment must be media, the server says text/html ({response.url})")
+        return _bounded(response)
 
-    def require_no_page(self, info: Info, url: str) -> None:
-        """Raise `NotMedia` when the address of the media was served as HTML."""
-        if info.get("url") in self._html_urls:
-            raise NotMedia(f"the address must hold media, the server says text/html ({url})")
-
-    def cookies_for(self, url: str) -> str:
-        """What the host of an address gets as `Cookie`."""
-        return self.cookiejar.get_cookie_header(url) or ""
-
-    def read_text(self, url: str) -> str:
-        """A small text, as UTF-8."""
-        return self.urlopen(url).read().decode("utf-8", "replace")
-
-    def _report(self, err: HTTPError, url: str) -> None:
-        """Tell the parent what a refusal means for the host.
-
-        Raises:
-            BotCheck: it is a page that only lets humans pass.
-        """
-        after_s = retry_after_s({name.lower(): value for name, value in err.response.headers.items()})
-        # The body stays readable for the extractor: some tell by it what went wrong.
-        body = err.response.read(_BODY_SNIFF_BYTES)
-        err.response.fp = io.BytesIO(body)
-        err.response.read = err.response.fp.read
-        message = f"HTTP Error {err.status}: {err.reason}"
-        if asks_for_human(body):
-            self._host.said("bot_check", message=message)
-            raise BotCheck(f"the host must let us in, got {message} and a page that asks for a human ({url})")
-        if err.status == _TOO_MANY_REQUESTS or after_s is not None:
-            kind = "rate_limited" if err.status == _TOO_MANY_REQUESTS else "failed"
-            self._host.said(kind, retry_after_s=after_s, message=message)
-        else:
-            self._host.said("ok")
-
-    def _select(self, context: Mapping[str, Any]) -> Any:
-        """The formats that `choose` takes, as yt-dlp wants a choice of two; the last one when nobody chooses."""
-        formats = context["formats"]
-        chosen = self.choose(formats) if self.choose else formats[-1:]
-        if len(chosen) == 1:
-            yield chosen[0]
-            return
-        yield {
-            "format_id": "+".join(known["format_id"] for known in chosen),
-            "ext": chosen[0]["ext"],
-            "requested_formats": list(chosen),
-            "protocol": "+".join(known["protocol"] for known in chosen),
-        }
+    def _refused(self, err: HTTPError) -> Exception:
+        """The error for a status; one that it makes no sense to ask again for is ours, so that nobody does."""
+        body = err.response.read(_ERROR_PAGE_BYTES)
+        words = f"{err.msg} ({err.response.url})"
+        if err.redirect_loop:
+            return BlockedByPolicy(f"redirects must end within {_MAX_REDIRECTS}: {words}")
+        if err.status == 407:
+            self._gate.note("failed", words, is_proxy_ok=False)
+        if err.status in _BOT_STATUSES and (
+            err.response.headers.get("cf-mitigated") == "challenge" or asks_for_human(body)
+        ):
+            self._gate.note("bot_check", words)
+            return BotCheck(f"the host must let us in, it asks for a human: {words}")
+        if err.status == 429:
+            return RateLimited(words)
+        if self._gate.is_media and err.status in _FINAL:
+            return _FINAL[err.status](f"every fragment must be there: {words}")
+        again = Response(
+            io.BytesIO(body), err.response.url, err.response.headers, err.status, reason=err.response.reason
+        )
+        return HTTPError(again, redirect_loop=err.redirect_loop)
 
 
-class _Limited:
-    """`read` of a response that ends when too much was read, as the unpacking of a bomb does."""
-
-    def __init__(self, read: Callable[..., bytes], max_bytes: int, url: str) -> None:
-        self._read, self._left, self._max_bytes, self._url = read, max_bytes, max_bytes, url
-
-    def __call__(self, num_bytes: int | None = None) -> bytes:
-        wanted = self._left + 1 if num_bytes is None or num_bytes < 0 else num_bytes
-        block = self._read(wanted)
-        self._left -= len(block)
-        if self._left < 0:
-            raise TooLarge(
-                f"an answer must have at most {self._max_bytes} bytes, this has more ({self._url})"
-            )
-        return block
+def install(gate: Gate, config: FetchConfig) -> None:
+    """Guard this process: look-ups, programs with a network of their own, plugins."""
+    socket.getaddrinfo = gate.resolve  # type: ignore[assignment]
+    ExternalFD.real_download = _refuse_program
+    plugin_dirs.value = [str(config.extractor_plugins_path)] if config.extractor_plugins_path else []
 
 
-def guard_network(*, allow_private: bool) -> None:
-    """From here on no name leads to a private address, also after a redirect, and no ffmpeg is on the network."""
-    socket.getaddrinfo = functools.partial(_public_addresses, allow_private)
-    FFmpegFD.real_download = _refuse
-
-
-def _public_addresses(allow_private: bool, host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
-    name = host.decode() if isinstance(host, bytes) else str(host)
-    return require_public(
-        name, port, allow_private=allow_private, resolve=lambda *_: _resolve(host, port, *args, **kwargs)
+def _refuse_program(downloader: Any, filename: str, info: Mapping[str, Any]) -> bool:
+    raise FormatMissing(
+        f"yt-dlp must read a stream itself, this needs {type(downloader).__name__} ({info.get('url')})"
     )
 
 
-def _refuse(self: Any, filename: str, info: Info) -> bool:
-    raise FormatMissing(f"a format must be one that is read without ffmpeg, got {info.get('protocol')}")
+def _is_page(response: Response) -> bool:
+    return str(response.headers.get("Content-Type", "")).lower().startswith("text/html")
 
 
-def _parameters(
-    config: FetchConfig, identity: Mapping[str, Any], select: Callable[[Mapping[str, Any]], Any]
-) -> dict[str, Any]:
-    parameters: dict[str, Any] = {
-        "quiet": True,
-        "no_warnings": True,
-        "noprogress": True,
-        "logger": _Silence(),
-        "color": "never",
-        "cachedir": False,
-        "noplaylist": True,
-        "playlist_items": None,
-        "socket_timeout": config.stall_timeout_s,
-        "extractor_retries": config.num_reconnects,
-        "format": select,
-        "outtmpl": "media.%(ext)s",
-        "updatetime": False,
-        "retries": config.num_reconnects,
-        "fragment_retries": config.num_reconnects,
-        "skip_unavailable_fragments": False,
-        "hls_prefer_native": True,
-        "external_downloader": {"default": "native"},
-        "allow_unplayable_formats": False,
-        "enable_file_urls": False,
-        "http_headers": {"User-Agent": config.agent()},
-        **identity,
-    }
-    if "cookiefile" in identity:
-        # Text, not a path: yt-dlp rewrites the cookie file that it is given.
-        parameters["cookiefile"] = io.StringIO(identity["cookiefile"])
-    return parameters
+def _bounded(response: Response) -> Response:
+    """The response, whose `read` of all raises TooLarge for a body that is too much for a page."""
+    read = response.read
+
+    def read_page(amt: int | None = None) -> bytes:
+        if amt is not None:
+            return read(amt)
+        blocks: list[bytes] = []
+        num_bytes = 0
+        while block := read(1 << 20):
+            blocks.append(block)
+            num_bytes += len(block)
+            if num_bytes > _PAGE_MAX_BYTES:
+                raise TooLarge(
+                    f"a page must have at most {_PAGE_MAX_BYTES} bytes, this has more ({response.url})"
+                )
+        return b"".join(blocks)
+
+    response.read = read_page
+    return response

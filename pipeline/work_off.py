@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -59,13 +59,13 @@ def work_off(plan: IngestPlan, run: Run, *, workers: Workers, advance: Advance) 
     lister.start()
     is_short = lister.has_ended(timeout_s=_HEAD_START_S)
     num_sources = lister.num_added + len(plan.items) if is_short else None
-    try:
-        with _watched(feed, run):
-            if num_sources != 0:
-                Committer(run, plan.recipe, feed).commit_all(workers.stream(place, num_sources), advance)
-    finally:
-        lister.finish()
-        web.close()
+    with closing(web):
+        try:
+            with _watched(feed, run):
+                if num_sources != 0:
+                    Committer(run, plan.recipe, feed).commit_all(workers.stream(place, num_sources), advance)
+        finally:
+            lister.finish()
     left = feed.standing().standstill
     if left:
         _say(f"sources left for a later run: {left.num_waiting} ({left.message})")
@@ -77,8 +77,9 @@ def _watched(feed: RunFeed, run: Run) -> Iterator[None]:
     is_over = threading.Event()
 
     def watch() -> None:
-        said = ""
-        while not is_over.wait(_WATCH_S):
+        said, is_last = "", False
+        while not is_last:
+            is_last = is_over.wait(_WATCH_S)
             now = datetime.now(UTC)
             if rows := [pause_row(pause, run_id=run.run_id, now=now) for pause in feed.new_pauses()]:
                 run.commit({"hosts": rows})

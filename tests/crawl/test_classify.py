@@ -78,6 +78,13 @@ from infra.errors import TooLarge
         ("[generic] a: Access to this webpage has been blocked by decision of the Russian", "geo_blocked"),
         ("[generic] a: [Errno 101] Network is unreachable", "network"),
         ("[dailymotion] a: Unable to extract player config", "extractor_bug"),
+        ("[generic] a: Unable to read https://h/captcha/private-video/rate-limit.mp4", "extractor_bug"),
+        ("[twitter] 1: Requested tweet is unavailable", "gone"),
+        ("[twitter] 1: NSFW tweet requires authentication", "age_restricted"),
+        ("[youtube:tab] a: This playlist is private", "private"),
+        ("[youtube] a: This video is available to this channel's members on level: x", "private"),
+        ("[youtube] a: This live stream recording is not available.", "gone"),
+        ("[vk] a: Video protected with password", "private"),
         ("[soundcloud] a: Unable to extract client id", "extractor_bug"),
     ],
 )  # fmt: skip

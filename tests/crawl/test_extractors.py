@@ -78,7 +78,6 @@ def test_find_fragments_are_downloaded_into_one_file(site: Site, shared: Web, tm
         ((1.2, 1.8), ["index1.ts"], (1.0, float("inf"))),
         ((0.0, 0.5), ["index0.ts"], (0.0, 1.0)),
         ((0.5, 1.5), ["index0.ts", "index1.ts"], _WHOLE),
-        ((7.0, 9.0), ["index1.ts"], (1.0, float("inf"))),
     ],
 )
 def test_find_span_of_hls_takes_the_segments_that_overlap(
