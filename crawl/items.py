@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, quote, unquote, unquote_to_bytes, urlsplit
 
 from crawl.object_url import canonical_object_url, is_object_url
 from crawl.video_pages import video_at
-from infra.errors import BlockedByPolicy, ConfigError
+from infra.errors import AvgenError, BlockedByPolicy, ConfigError
 
 _ID_NUM_HEX = 16
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -73,6 +73,11 @@ class UnexpandedSource:
     code: str
     """The `code` of the class of `infra.errors` that says why."""
     message: str
+
+
+def unexpanded(item: SourceItem, err: AvgenError) -> UnexpandedSource:
+    """The record of what has failed for an address while it was listed."""
+    return UnexpandedSource(item=item, code=err.code, message=str(err))
 
 
 def source_item(

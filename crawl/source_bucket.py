@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crawl.answer import is_html
-from crawl.items import SourceItem, UnexpandedSource, refused_item, source_item
+from crawl.items import SourceItem, UnexpandedSource, refused_item, source_item, unexpanded
 from crawl.object_store import ObjectChanged, ObjectStore, object_store
 from crawl.object_url import ObjectName, is_object_url, object_name
 from crawl.part_file import Described, PartFile
@@ -77,8 +77,7 @@ def _item(name: ObjectName) -> SourceItem | UnexpandedSource:
 
 
 def _failure(name: ObjectName, err: AvgenError) -> UnexpandedSource:
-    item = refused_item(str(name), kind=name.scheme)
-    return UnexpandedSource(item=item, code=err.code, message=str(err))
+    return unexpanded(refused_item(str(name), kind=name.scheme), err)
 
 
 def download_object(url: str, part: Path, config: FetchConfig) -> ObjectDownload:

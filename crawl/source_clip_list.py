@@ -19,7 +19,15 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from crawl.items import SourceItem, UnexpandedSource, file_url, local_path, refused_item, source_item
+from crawl.items import (
+    SourceItem,
+    UnexpandedSource,
+    file_url,
+    local_path,
+    refused_item,
+    source_item,
+    unexpanded,
+)
 from crawl.rows import Row, Table, clock_s, named_rows, numbered_rows, read_twice, shown, table_of
 from crawl.web import Web
 from crawl.youtube import Clip, clip_of
@@ -115,4 +123,4 @@ def _openvid_item(folder: Path, name: str) -> SourceItem | UnexpandedSource:
             )
         return source_item(url, kind="openvid")
     except BlockedByPolicy as err:
-        return UnexpandedSource(item=refused_item(name, kind="openvid"), code=err.code, message=str(err))
+        return unexpanded(refused_item(name, kind="openvid"), err)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from crawl.items import SourceItem, UnexpandedSource, refused_item, source_item
+from crawl.items import SourceItem, UnexpandedSource, refused_item, source_item, unexpanded
 from crawl.web import Web
 from infra.errors import AvgenError, BlockedByPolicy, ConfigError, Gone, Private
 
@@ -121,4 +121,4 @@ def _unreadable(err: OSError, path: str) -> AvgenError:
 
 
 def _refused(path: Path, kind: str, err: AvgenError) -> UnexpandedSource:
-    return UnexpandedSource(item=refused_item(path.as_uri(), kind=kind), code=err.code, message=str(err))
+    return unexpanded(refused_item(path.as_uri(), kind=kind), err)

@@ -17,11 +17,10 @@ from xml.parsers import expat
 
 from crawl.answer import one_line
 from crawl.http import Page
-from crawl.items import SourceItem, UnexpandedSource, refused_item, source_item
+from crawl.items import SourceItem, UnexpandedSource, refused_item, source_item, unexpanded
 from crawl.source_dir import is_media_name
 from crawl.web import Web
 from infra.errors import (
-    AvgenError,
     BlockedByPolicy,
     ConfigError,
     MediaError,
@@ -105,7 +104,7 @@ def _listed(seed: SourceItem, web: Web, first_index: int) -> Iterator[SourceItem
         if num_entries == 0:
             raise NotMedia(f"a feed must have at least one entry, this has none ({seed.url})")
     except (MediaError, TransientError) as err:
-        yield _failure(seed, err)
+        yield unexpanded(seed, err)
 
 
 def _addresses(first_url: str, web: Web) -> Iterator[tuple[_Entry, str]]:
@@ -139,11 +138,7 @@ def _source(entry: _Entry, address: str, seed: SourceItem) -> SourceItem | Unexp
         _require_web(address, f"an entry of {seed.url}")
         return source_item(address, kind=seed.kind)
     except (BlockedByPolicy, NotMedia) as err:
-        return _failure(refused_item(address or f"{seed.url}#{entry.name}", kind=seed.kind), err)
-
-
-def _failure(item: SourceItem, err: AvgenError) -> UnexpandedSource:
-    return UnexpandedSource(item=item, code=err.code, message=str(err))
+        return unexpanded(refused_item(address or f"{seed.url}#{entry.name}", kind=seed.kind), err)
 
 
 def _require_web(url: str, what: str) -> None:

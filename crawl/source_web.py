@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator
 
 from crawl.formats import Entry
-from crawl.items import SourceItem, UnexpandedSource, refused_item, source_item
+from crawl.items import SourceItem, UnexpandedSource, refused_item, source_item, unexpanded
 from crawl.source_dir import MEDIA_SUFFIXES
 from crawl.web import Web
-from infra.errors import AvgenError, BlockedByPolicy, ConfigError, MediaError, NotMedia, TransientError
+from infra.errors import BlockedByPolicy, ConfigError, MediaError, NotMedia, TransientError
 
 VIDEO_SUFFIXES = tuple(sorted(MEDIA_SUFFIXES))
 HLS_SUFFIXES = (".m3u8",)
@@ -72,7 +72,7 @@ def listed(seed: SourceItem, web: Web, first_index: int) -> Iterator[SourceItem 
         if num_entries == first_index == 0:
             raise NotMedia(f"the address must list at least one video, got an empty list ({seed.url})")
     except (MediaError, TransientError) as err:
-        yield _failure(seed, err)
+        yield unexpanded(seed, err)
 
 
 def _source(entry: Entry, seed: SourceItem) -> SourceItem | UnexpandedSource:
@@ -88,8 +88,4 @@ def _source(entry: Entry, seed: SourceItem) -> SourceItem | UnexpandedSource:
             )
         return source_item(entry.url, kind=seed.kind)
     except (BlockedByPolicy, NotMedia) as err:
-        return _failure(refused_item(entry.url, kind=seed.kind), err)
-
-
-def _failure(item: SourceItem, err: AvgenError) -> UnexpandedSource:
-    return UnexpandedSource(item=item, code=err.code, message=str(err))
+        return unexpanded(refused_item(entry.url, kind=seed.kind), err)

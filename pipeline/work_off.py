@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from crawl.blocklist import Blocklist
 from crawl.kinds import Web
-from crawl.politeness import Desk
+from crawl.politeness import Desk, HostPause
 from infra.telemetry import Advance, stderr_console
 from pipeline.actors import FetchPlace
 from pipeline.catalog import Catalog
@@ -46,6 +46,8 @@ def work_off(plan: IngestPlan, run: Run, *, workers: Workers, advance: Advance) 
     for pause in catalog.paused_hosts(now_s=time.time()):
         workers.desk.pause(pause)
         feed.pause(pause)
+    for pause in feed.new_pauses():  # The lake knows of these.
+        _say_pause(pause)
     place = FetchPlace(
         recipe=plan.recipe,
         root=plan.root,
@@ -81,12 +83,10 @@ def _watched(feed: RunFeed, run: Run) -> Iterator[None]:
         while not is_last:
             is_last = is_over.wait(_WATCH_S)
             now = datetime.now(UTC)
-            if rows := [pause_row(pause, run_id=run.run_id, now=now) for pause in feed.new_pauses()]:
-                run.commit({"hosts": rows})
-                for row in rows:
-                    _say(
-                        f"{row['host']} is left alone until {row['paused_until']:%H:%M:%S} UTC: {row['reason']}"
-                    )
+            if pauses := feed.new_pauses():
+                run.commit({"hosts": [pause_row(pause, run_id=run.run_id, now=now) for pause in pauses]})
+            for pause in pauses:
+                _say_pause(pause)
             still = feed.standing().standstill
             if still and still.message != said:
                 _say(f"waiting, sources left: {still.num_waiting} ({still.message})")
@@ -99,6 +99,11 @@ def _watched(feed: RunFeed, run: Run) -> Iterator[None]:
     finally:
         is_over.set()
         watcher.join()
+
+
+def _say_pause(pause: HostPause) -> None:
+    until = datetime.fromtimestamp(pause.until_s, UTC)
+    _say(f"{pause.host} is left alone until {until:%H:%M:%S} UTC: {pause.reason}")
 
 
 def _say(line: str) -> None:
