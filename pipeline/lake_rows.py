@@ -8,7 +8,7 @@ import numpy as np
 
 from crawl.items import SourceItem
 from crawl.politeness import HostPause
-from pipeline.lake import member_columns
+from pipeline.lake_tables import member_columns
 from pipeline.recipe import EmbedConfig
 from pipeline.records import ClipEmbeddings, Curated, Failed, FinishedSource, StagedClip, Verdict
 

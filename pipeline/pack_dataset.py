@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from infra.errors import ConfigError, IntegrityError
 from pipeline.catalog import Catalog
-from pipeline.lake import member_columns
+from pipeline.lake_tables import member_columns
 from shards.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, MemberRecord, ShardRecord
 from shards.plan import plan_shards, shard_name
 from shards.reader import read_staged_clip

@@ -53,7 +53,7 @@ DOES_IO = (
     "crawl/sidecar.py", "crawl/source_bucket.py", "crawl/source_dir.py", "crawl/store.py", "crawl/web.py",
     "crawl/ytdlp.py", "crawl/ytdlp_child.py", "crawl/ytdlp_fragments.py",
     "crawl/ytdlp_hooks.py", "infra/config.py", "infra/media/",
-    "infra/storage.py", "infra/telemetry.py", "model/encoders/", "pipeline/actors.py", "pipeline/batches.py",
+    "infra/object_store.py", "infra/storage.py", "infra/store.py", "infra/telemetry.py", "model/encoders/", "pipeline/actors.py", "pipeline/batches.py",
     "pipeline/cli.py", "pipeline/cli_lake.py", "pipeline/demo/", "pipeline/feed.py", "pipeline/flow.py",
     "pipeline/lake.py", "pipeline/ray_adapter.py", "pipeline/run_record.py", "pipeline/work_off.py",
     "shards/reader.py", "shards/writer.py",

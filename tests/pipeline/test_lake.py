@@ -14,7 +14,8 @@ import pytest
 from deltalake import DeltaTable
 
 from pipeline.catalog import Catalog
-from pipeline.lake import Lake, table_schemas
+from pipeline.lake import Lake
+from pipeline.lake_tables import table_schemas
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

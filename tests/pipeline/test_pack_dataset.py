@@ -15,7 +15,7 @@ from infra.errors import ConfigError, IntegrityError
 from infra.storage import exclusive
 from pipeline.catalog import Catalog
 from pipeline.dataset import build, plan_dataset
-from pipeline.lake import table_schemas
+from pipeline.lake_tables import table_schemas
 from pipeline.pack_dataset import check_dataset_name, same_content, select_clips
 from pipeline.train_job import plan_training
 from shards.reader import ShardReader, verify_dataset
