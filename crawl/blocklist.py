@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
@@ -11,6 +12,7 @@ from crawl.items import SourceItem
 from infra.errors import BlockedByPolicy, ConfigError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_HASHED = re.compile(r"sha256:[0-9a-f]{64}")
 _SOURCE_ID = re.compile(r"[0-9a-f]{16}")
 _VIDEO_KEY = re.compile(r"(?P<site>[^\s:/]+):(?P<id>[^\s/]\S*)")
 _ADDRESS = re.compile(r"https?://", re.IGNORECASE)
@@ -33,7 +35,8 @@ class Block:
     """What `value` is: an address, a channel, a source or video, the bytes of a file."""
     value: str
     """Canonical when built. An address stands for all spans and all addresses of its video; a channel or uploader
-    id holds on every site, the address of a channel on its own; an id is a `source_id` or an `items.video_key`."""
+    id holds on every site, the address of a channel on its own; an id is a `source_id` or an `items.video_key`.
+    `sha256:` and 64 hex digits stand for a value that is not told: see `hashed`."""
     reason: str
     """Why; it is in the failure of each source that this stops."""
 
@@ -51,6 +54,7 @@ class Blocklist:
 
     def __init__(self, blocks: Iterable[Block]) -> None:
         self._blocks = {name: block for block in blocks for name in _names_of_block(block)}
+        self._has_hashes = any(_HASHED.fullmatch(name) for name in self._blocks)
 
     def check_item(self, item: SourceItem) -> None:
         """Before anything is asked.
@@ -87,11 +91,18 @@ class Blocklist:
     def _refuse(self, subject: str, names: Iterable[str]) -> None:
         for name in names:
             block = self._blocks.get(name)
+            if block is None and self._has_hashes:
+                block = self._blocks.get(_hash_of(name))
             if block:
                 reason = " ".join(block.reason.split())
                 raise BlockedByPolicy(
                     f"a source must not be on the block list, {subject} is: {block.kind} {block.value} ({reason})"
                 )
+
+
+def hashed(block: Block) -> list[Block]:
+    """The same block as entries that hold only hashes: one for each name that it is looked up by."""
+    return [replace(block, value=_hash_of(name)) for name in _names_of_block(block)]
 
 
 _KINDS = "the kind url, channel, id or sha256"
@@ -105,6 +116,8 @@ _WANTED = {
 
 def _canonical(kind: str, value: str) -> str:
     """The one spelling of a value; empty when it is malformed."""
+    if _HASHED.fullmatch(value) and kind in _WANTED:
+        return value
     match kind:
         case "url":
             value = _canonical_address(value)
@@ -138,7 +151,9 @@ def _canonical_key(key: str) -> str:
 
 def _names_of_block(block: Block) -> Iterator[str]:
     """What a subject is looked up by to find this block."""
-    if block.kind == "url":
+    if _HASHED.fullmatch(block.value):
+        yield block.value
+    elif block.kind == "url":
         yield _without_scheme(block.value)
         if key := items.video_key(block.value):
             yield key
@@ -162,6 +177,10 @@ def _names_of_key(key: str) -> Iterator[str]:
     """The video itself, and the post that it is one of several videos of."""
     yield key
     yield key.partition("/")[0]
+
+
+def _hash_of(name: str) -> str:
+    return f"sha256:{sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()}"
 
 
 def _without_scheme(url: str) -> str:

@@ -86,6 +86,8 @@ class FetchedMedia:
     media_start_s: float = 0.0
     """The time in the source at which the file begins; more than 0 when only a section was fetched."""
     provenance: Provenance
+    is_new: bool = True
+    """False for a file that an earlier run has fetched and recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ is the other one.
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -124,11 +124,11 @@ class LocalStore:
 
     def files(self, prefix: str = "") -> Iterator[KeptFile]:
         """All files below a folder."""
-        paths = (path for path in (self.folder / prefix).rglob("*") if path.is_file())
-        for path in sorted(paths, key=lambda path: path.relative_to(self.folder).as_posix()):
-            if not _is_unfinished(path):
-                key = path.relative_to(self.folder).as_posix()
-                yield KeptFile(key=key, num_bytes=path.stat().st_size)
+        for path in _walk(self.folder / prefix):
+            # A file that goes while the folder is listed may be missing.
+            with suppress(FileNotFoundError):
+                num_bytes = path.stat().st_size
+                yield KeptFile(key=path.relative_to(self.folder).as_posix(), num_bytes=num_bytes)
 
     def create(self, key: str) -> "NewLocalFile":
         """Begin a new file."""
@@ -192,6 +192,25 @@ class NewLocalFile:
             self._stream.close()
         finally:
             self._temp.unlink(missing_ok=True)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Finished files at any depth, by key: `a-b` is before `a/b`, as an object store has it."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=_sort_key)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        path = Path(entry.path)
+        if entry.is_dir():
+            yield from _walk(path)
+        elif not _is_unfinished(path):
+            yield path
+
+
+def _sort_key(entry: "os.DirEntry[str]") -> str:
+    return f"{entry.name}/" if entry.is_dir() else entry.name
 
 
 def _is_unfinished(path: Path) -> bool:

@@ -7,7 +7,7 @@ An error that ends the run is a record, too, and is raised in the driver: Ray wo
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from infra.errors import AvgenError, ConfigError, Deferred, MediaError, Transien
 from infra.media.child import find_ffmpeg
 from infra.media.reader import MediaReader, ReadLimits
 from pipeline.curate_source import Workplace, curate_source
+from pipeline.earlier_passes import EarlierPass, EarlierPasses
 from pipeline.embed_clips import Encoder, embed_clips
 from pipeline.feed import JobReports
 from pipeline.recipe import EmbedConfig, Recipe
@@ -42,13 +43,15 @@ class FetchPlace:
     desk: Desk
     feed: JobReports
     blocklist: Blocklist
+    earlier: EarlierPasses | None = None
+    """What the sources of the run have from earlier passes over them."""
 
 
 class FetchActor:
     """FetchJob -> (item, FetchedMedia) or a failed outcome, one an item. Any number of threads may call it."""
 
     def __init__(self, place: FetchPlace) -> None:
-        self._feed = place.feed
+        self._feed, self._earlier, self._root = place.feed, place.earlier, place.root
         self._web = Web.opened(place.recipe.fetch, place.desk, on_pause=place.feed.pause)
         self._fetcher = Fetcher(self._web, root=place.root, ffmpeg=find_ffmpeg(), blocklist=place.blocklist)
 
@@ -57,7 +60,7 @@ class FetchActor:
         job: FetchJob = row[RECORD]
         num_bytes = 0
         try:
-            media = self._fetcher.fetch(job, now=lambda: datetime.now(UTC))
+            media = self._kept_media(job) or self._fetcher.fetch(job, now=lambda: datetime.now(UTC))
         except Deferred as err:
             self._feed.defer(job, until_s=err.until_s)
             return
@@ -66,9 +69,12 @@ class FetchActor:
         except AvgenError as err:
             yield {RECORD: err}
         else:
-            num_bytes = sum({fetched.sha256: fetched.media_bytes for fetched in media}.values())
+            num_bytes = sum({file.sha256: file.media_bytes for file in media if file.is_new}.values())
             yield from ({RECORD: pair} for pair in zip(job.items, media, strict=True))
         self._feed.fetched(job.job_id, num_bytes=num_bytes)
+
+    def _kept_media(self, job: FetchJob) -> Sequence[FetchedMedia] | None:
+        return self._earlier.media(job, self._root) if self._earlier else None
 
     def _failed(self, item: SourceItem, err: AvgenError) -> SourceOutcome:
         failed = failure("fetch", err, subject_id=item.source_id, scrub=self._web.identity.scrub)
@@ -100,8 +106,10 @@ def gather_sources(parts: Iterator[EmbeddedPart]) -> Iterator[FinishedSource]:
 class CurateActor:
     """(item, FetchedMedia) -> CurateParts. Owns the reading child of its process."""
 
-    def __init__(self, *, recipe: Recipe, root: Path, work_dir: Path) -> None:
-        self._recipe = recipe
+    def __init__(
+        self, *, recipe: Recipe, root: Path, work_dir: Path, earlier: EarlierPasses | None = None
+    ) -> None:
+        self._recipe, self._earlier = recipe, earlier
         scratch = work_dir / f"curate-{uuid.uuid4().hex}"
         scratch.mkdir(parents=True)
         self._place = open_workplace(recipe, root=root, work_dir=scratch)
@@ -125,7 +133,8 @@ class CurateActor:
         self._place.reader.close()
 
     def _parts(self, item: SourceItem, fetched: FetchedMedia) -> Iterator[CuratePart]:
-        parts = curate_source(item, fetched, recipe=self._recipe, workplace=self._place)
+        earlier = self._earlier.of(item.source_id) if self._earlier else EarlierPass()
+        parts = curate_source(item, fetched, recipe=self._recipe, workplace=self._place, earlier=earlier)
         results = run_parts("curate", parts, subject_id=item.source_id)
         for part_index, part in enumerate(results):
             if isinstance(part, Failed):

@@ -1,9 +1,12 @@
 """Questions about a root, answered by DuckDB over the lake's live files: a view for every table.
 
-A source's outcome follows from its rows: it has clips (then it is kept or rejected) or only failures.
+What was measured lies in the lake; what follows from it is computed here, by the bounds of the latest run of a
+recipe: which clips are kept, and so what became of their sources. The tables as they are lie in the schema `raw`.
 """
 
-from collections.abc import Sequence
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +16,15 @@ import pyarrow as pa
 from crawl.blocklist import Block
 from crawl.items import SourceItem
 from crawl.politeness import HostPause
+from filters.registry import Bounds
 from infra.errors import ConfigError
+from pipeline.catalog_views import DUPLICATES, OUTCOMES, bounds_table, clips_view
 from pipeline.id_set import IdSet
 from pipeline.lake import lake_files
+from pipeline.recipe import bounds_with, recorded_bounds
 
-# A feed or playlist that could not be listed is a source that failed; once a later run has listed it, its entries
-# are the sources and it is none itself, unless it is its only entry.
-_OUTCOMES = """
-create view listed as
-select source_id from (
-    select source_id, max(listed_at) filter (complete) as listed_at from listings group by 1
-    having listed_at is not null and not bool_or(list_contains(entry_ids, source_id))
-)
-left join (select subject_id as source_id, max(failed_at) as failed_at from failures group by 1)
-using (source_id) where failed_at is null or listed_at > failed_at;
-create view outcomes as
-with judged as (
-    select source_id, recipe_id, bool_or(kept) as any_kept from clips group by all
-), latest_failures as (
-    select subject_id as source_id, recipe_id,
-           max_by({stage: stage, code: code, message: message, host: host, attempt: attempt,
-                   next_retry_at: next_retry_at}, failed_at) as latest
-    from failures where subject_id not in (select source_id from listed) group by all
-), joined as (
-    select source_id, recipe_id, judged.any_kept, if(judged.any_kept is null, latest, null) as failed
-    from judged full join latest_failures using (source_id, recipe_id)
-)
-select source_id, recipe_id,
-       case when any_kept then 'kept' when any_kept = false then 'rejected' else 'failed' end as outcome,
-       failed.stage as stage, failed.code as code, failed.message as message, failed.host as host,
-       failed.attempt as attempt, failed.next_retry_at as next_retry_at
-from joined
-"""
-
+_DERIVED = {"clips", "duplicates"}
+"""Tables that nobody asks as they lie: a view of their name says what follows from them."""
 
 # `current_date` and its like are written without parentheses and parsed as columns.
 _UNSTABLE_FUNCTIONS = """
@@ -79,11 +58,43 @@ _SQL_TYPES = {
 class Catalog:
     """A read-only DuckDB connection with the lake as it is now."""
 
-    def __init__(self, root: Path) -> None:
-        self._connection = duckdb.connect()
+    def __init__(self, root: Path, *, memory_mib: int | None = None) -> None:
+        """Argument: memory that queries may take before they use the disk; most of the machine's if not given."""
+        spill = Path(tempfile.gettempdir()) / f"avgen-spill-{os.getpid()}"
+        self._connection = duckdb.connect(config={"temp_directory": str(spill)})
+        if memory_mib is not None:
+            self._connection.execute(f"set memory_limit = '{memory_mib}MiB'")
+        self._connection.execute("create schema raw")
         for name, (schema, uris) in lake_files(root).items():
-            self._create_view(name, schema, uris)
-        self._connection.execute(_OUTCOMES)
+            self._create_source(f"raw.{name}", schema, uris)
+            if name not in _DERIVED:
+                self._connection.execute(f"create view {name} as from raw.{name}")
+        self._bounds = self._recorded_bounds()
+        ((self._has_later_passes,),) = self.rows("select coalesce(max(pass_index) > 0, false) from raw.clips")
+        self._create_verdicts()
+        self._connection.execute(DUPLICATES)
+        self._connection.execute(OUTCOMES)
+
+    def judge_by(self, recipe_id: str, bounds: Mapping[str, Bounds]) -> None:
+        """Let the views judge the clips of a recipe by these bounds, instead of those of its latest run."""
+        self._bounds = {**self._bounds, recipe_id: bounds}
+        self._create_verdicts()
+
+    def _create_verdicts(self) -> None:
+        self._connection.execute(bounds_table(self._bounds))
+        self._connection.execute(clips_view(self._bounds, has_later_passes=self._has_later_passes))
+
+    def _recorded_bounds(self) -> dict[str, Mapping[str, Bounds]]:
+        """Of every recipe the bounds that its latest ingest run had."""
+        rows = self.rows(
+            """select recipe_id, max_by(recipe_json, recorded_at) from runs where command = 'ingest'
+               group by 1 order by 1"""
+        )
+        return {recipe_id: recorded_bounds(recipe_json) for recipe_id, recipe_json in rows}
+
+    def bounds(self, recipe_id: str) -> Mapping[str, Bounds]:
+        """The bounds by which clips of a recipe are judged in the views; the filters' own if it was never run."""
+        return self._bounds.get(recipe_id) or bounds_with({})
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The result of a query.
@@ -105,6 +116,13 @@ class Catalog:
                 f"the query must return rows, this one does not: {sql.strip() or 'it is empty'}"
             )
         return table
+
+    def write_parquet(self, sql: str, path: Path, *, row_group_rows: int) -> None:
+        """The result of a query of ours as a Parquet file, of any size: sorting goes on on disk."""
+        target = str(path).replace("'", "''")
+        self._connection.execute(
+            f"copy ({sql}) to '{target}' (format parquet, row_group_size {row_group_rows}, compression zstd)"
+        )
 
     def condition(self, where: str) -> str:
         """`where` as DuckDB writes it: one expression, which selects the same rows whenever it is asked.
@@ -129,8 +147,8 @@ class Catalog:
         return condition
 
     def tables(self) -> list[str]:
-        """Names of everything that can be queried: the lake's tables, `listed` and `outcomes`."""
-        return [row[0] for row in self.rows("select name from (show tables)")]
+        """Names of everything that can be queried: the lake's tables, `bounds`, `listed` and `outcomes`."""
+        return [row[0] for row in self.rows("select name from (show tables) order by 1")]
 
     def latest_recipe_id(self) -> str:
         """The recipe of the most recent ingest run that came to its end, or else of one that did not.
@@ -162,12 +180,28 @@ class Catalog:
         """
         if recipe_id is None:
             return self.latest_recipe_id()
-        known = [row[0] for row in self.rows("select distinct recipe_id from runs where command = 'ingest'")]
+        known = self.recipe_ids()
         if recipe_id not in known:
             raise ConfigError(
                 f"--recipe-id must be that of an ingest run, got {recipe_id}; known: {', '.join(known)}"
             )
         return recipe_id
+
+    def recipe_ids(self) -> list[str]:
+        """The recipes of all ingest runs."""
+        return [
+            row[0]
+            for row in self.rows("select distinct recipe_id from runs where command = 'ingest' order by 1")
+        ]
+
+    def missing_items(self, recipe_id: str) -> list[SourceItem]:
+        """Sources with clips that the bounds admit and that were never encoded."""
+        rows = self.rows(
+            f"""{_ITEMS} where source_id in (select source_id from clips where recipe_id = ? and missing)
+                order by source_id""",
+            [recipe_id],
+        )
+        return [_item(row) for row in rows]
 
     def finished_sources(self, recipe_id: str) -> IdSet:
         """Sources that need no more work under a recipe: all with an outcome that no other attempt may change."""
@@ -270,11 +304,11 @@ class Catalog:
         )
         return IdSet(numbers.fetchnumpy()["number"])
 
-    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def rows(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of a query of ours."""
-        return self._connection.sql(sql, params=list(parameters)).fetchall()
+        return self._connection.sql(sql, params=parameters or None).fetchall()
 
-    def _create_view(self, name: str, schema: pa.Schema, uris: Sequence[str]) -> None:
+    def _create_source(self, name: str, schema: pa.Schema, uris: Sequence[str]) -> None:
         """A view over Parquet files, or over an empty table where there is none yet."""
         if uris:
             files = ", ".join("'" + uri.replace("'", "''") + "'" for uri in uris)

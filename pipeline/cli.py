@@ -29,6 +29,7 @@ from infra.telemetry import (
     is_reader_gone,
     stderr_console,
 )
+from pipeline.cli_dataset import dataset_commands
 from pipeline.cli_lake import lake_commands
 from pipeline.cli_options import (
     AllowPrivate,
@@ -36,12 +37,14 @@ from pipeline.cli_options import (
     DemoRoot,
     IngestOverrides,
     NumCpus,
+    OnlyMissing,
     Overrides,
     PerShard,
-    RecipeId,
     RecipeName,
+    RequiredSources,
     RetryOverrides,
     Root,
+    RunRecipeName,
     Seed,
     Sources,
     TrainOverrides,
@@ -50,6 +53,7 @@ from pipeline.cli_options import (
     examples,
 )
 from pipeline.cli_output import hint, print_dataset, print_funnel, print_training, warn_untrained
+from pipeline.cli_services import prepare_services, start_ray
 
 app = typer.Typer(
     name="avgen",
@@ -100,8 +104,8 @@ def demo(
 
     Crawls, filters, transcodes, packs and trains a small model; needs no network.
     """
-    _prepare_services()
-    _start_ray(num_cpus)
+    prepare_services()
+    start_ray(num_cpus)
     from pipeline.demo.run import run_demo
 
     raise typer.Exit(run_demo(folder, num_cpus=num_cpus))
@@ -111,14 +115,16 @@ def demo(
     epilog=examples(
         "run --source dir:videos --root data",
         "run --source list:urls.csv --root data --set filters.snr_db.min=12",
+        "run --only-missing --root data --set filters.snr_db.min=8",
     ),
     short_help="Ingest: sources into the lake.",
 )
 def run(
-    source: Sources,
     root: Root,
-    recipe: RecipeName = "default",
+    source: Sources = None,
+    recipe: RunRecipeName = None,
     override: Overrides = None,
+    only_missing: OnlyMissing = False,
     allow_private: AllowPrivate = False,
     num_cpus: NumCpus = None,
     as_json: AsJson = False,
@@ -126,17 +132,27 @@ def run(
     """Ingest: fetch sources, measure and filter their clips, and transcode the kept ones.
 
     Every clip with all its scores goes to the lake, kept or not. The same command again goes on where it stopped.
+    Moving a bound (--set filters...) makes no work for what is measured: what is kept follows from the scores.
+    Clips that only a looser bound admits are encoded with --only-missing.
     """
-    from pipeline.ingest import plan_ingest
+    from pipeline.ingest import plan_ingest, plan_only_missing
 
     overrides = [*(override or []), *(["fetch.allow_private=true"] if allow_private else [])]
-    plan = plan_ingest(source, root, recipe, overrides)
+    if only_missing and source:
+        raise ConfigError("--only-missing must stand without --source: it is for the sources of the root")
+    if only_missing:
+        plan = plan_only_missing(root, recipe, overrides)
+    else:
+        plan = plan_ingest(source or [], root, recipe or "default", overrides)
     warn_untrained(plan.recipe.embed.clip_weights, plan.recipe.embed.clap_weights)
-    _prepare_services()
-    _start_ray(num_cpus)
-    from pipeline.flow import ingest
+    prepare_services()
+    start_ray(num_cpus)
+    from pipeline import flow
 
-    funnel = ingest(source, root, recipe, overrides, num_cpus)
+    if only_missing:
+        funnel = flow.only_missing(root, recipe, overrides, num_cpus)
+    else:
+        funnel = flow.ingest(source or [], root, recipe or "default", overrides, num_cpus)
     print_funnel(funnel, as_json=as_json)
     words = ("pack", "NAME") if funnel.kept_clips else ("sql", "from outcomes")
     hint("avgen", *words, "--root", root, as_json=as_json)
@@ -145,7 +161,7 @@ def run(
 @app.command(
     epilog=examples(
         "retry --root data --class network",
-        "retry --root data --class age_restricted --set fetch.cookies_path=cookies.txt",
+        "retry --root data --class private --set fetch.cookies_path=c.txt",
     ),
     short_help="Try once more what failed in one way.",
 )
@@ -156,7 +172,7 @@ def retry(
         typer.Option(
             "--class",
             metavar="CODE",
-            help="How they failed, as in the table of `avgen status`: network, timeout, bot_check, private, ...",
+            help="How they failed, as the funnel (avgen status) names it: network, timeout, bot_check, private, ...",
         ),
     ],
     override: RetryOverrides = None,
@@ -170,42 +186,11 @@ def retry(
     from pipeline.ingest import plan_retry
 
     plan_retry(root, code, override or [])
-    _prepare_services()
-    _start_ray(num_cpus)
+    prepare_services()
+    start_ray(num_cpus)
     from pipeline.flow import retry as retry_flow
 
     print_funnel(retry_flow(root, code, override or [], num_cpus), as_json=as_json)
-
-
-@app.command(
-    epilog=examples("pack mine --root data --where 'snr_db > 15 and cuts_per_s < 1'"),
-    short_help="Kept clips into WebDataset shards.",
-)
-def pack(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the dataset.")],
-    root: Root,
-    where: Where = "true",
-    samples_per_shard: PerShard = 1000,
-    seed: Seed = 0,
-    recipe_id: RecipeId = None,
-    num_cpus: NumCpus = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write the kept clips that satisfy a condition as WebDataset shards under datasets/NAME/v1, v2, ...
-
-    Nothing is decoded. When the latest version is what is asked for already, it stays as it is.
-    """
-    from pipeline.dataset import plan_dataset
-
-    options = (where, samples_per_shard, seed, recipe_id)
-    plan_dataset(name, root, *options)
-    _prepare_services()
-    _start_ray(num_cpus)
-    from pipeline.flow import build_dataset
-
-    summary = build_dataset(name, root, *options, num_cpus)
-    print_dataset(summary, as_json=as_json)
-    hint("avgen", "train", "--dataset", name, "--root", root, as_json=as_json)
 
 
 @app.command(
@@ -231,7 +216,7 @@ def train(
     from train.config import load_train_config  # Imports torch.
 
     load_train_config(recipe, overrides=override or [])
-    _prepare_services()
+    prepare_services()
     from pipeline.flow import train as train_flow
 
     print_training(train_flow(dataset, root, recipe, override or []), as_json=as_json)
@@ -242,7 +227,7 @@ def train(
     short_help="run, pack and train in one flow.",
 )
 def nightly(
-    source: Sources,
+    source: RequiredSources,
     root: Root,
     dataset: Annotated[
         str, typer.Option("--dataset", metavar="NAME", help="Name of the dataset to build and train on.")
@@ -259,13 +244,13 @@ def nightly(
     from train.config import load_train_config
 
     load_train_config(train_recipe, overrides=[])
-    _prepare_services()
+    prepare_services()
     from pipeline.flow import nightly as nightly_flow
     from pipeline.flow import plan_nightly
 
     plan = plan_nightly(source, root, dataset, recipe=recipe, overrides=override or [], where=where)
     warn_untrained(plan.recipe.embed.clip_weights, plan.recipe.embed.clap_weights)
-    _start_ray(num_cpus)
+    start_ray(num_cpus)
     pack_options = (where, samples_per_shard, seed)
     result = nightly_flow(
         source, root, dataset, recipe, override or [], *pack_options, train_recipe, num_cpus
@@ -275,6 +260,7 @@ def nightly(
     print_training(result["training"], as_json=False)
 
 
+app.add_typer(dataset_commands)
 app.add_typer(lake_commands)
 
 
@@ -334,29 +320,6 @@ def _usage_message(err: TyperException) -> str:
     if isinstance(err.__cause__, ValidationError) and "Input should" in message:
         message = f"{message.replace('Input should', 'must')}, got {err.__cause__.errors()[0]['input']}"
     return message[:1].lower() + message[1:].replace("Value error, ", "")
-
-
-def _prepare_services() -> None:
-    """Settings of Prefect and Ray that suit a command line; what the user has set stays."""
-    defaults = {
-        "DO_NOT_TRACK": "1",
-        "PREFECT_LOGGING_LEVEL": "CRITICAL",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-        # Ray says that it has read this one, whatever its value; without it there is more of the kind.
-        "RAY_BACKEND_LOG_LEVEL": "fatal",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-
-
-def _start_ray(num_cpus: int | None) -> None:
-    """Let Ray start while Prefect does; the flow waits for it."""
-    from pipeline.ray_adapter import start_ray_beside
-
-    start_ray_beside(num_cpus)
 
 
 if __name__ == "__main__":

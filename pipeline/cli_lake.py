@@ -7,39 +7,13 @@ from typing import Annotated
 import typer
 
 from infra.storage import open_root
-from infra.telemetry import EXIT_FAILED, print_whole
+from infra.telemetry import print_whole
 from pipeline.cli_options import AsJson, RecipeId, Root, SqlFormat, SqlFormatOption, examples
 from pipeline.cli_output import print_funnel
 
 lake_commands = typer.Typer()
 
 _ROWS_PER_CHUNK = 10_000
-
-
-@lake_commands.command(
-    epilog=examples("verify mine --root data", "verify mine@1 --root data"),
-    short_help="Check every byte of a dataset.",
-)
-def verify(
-    dataset: Annotated[
-        str, typer.Argument(metavar="NAME[@V]", help="NAME for its latest version, or NAME@2.")
-    ],
-    root: Root,
-) -> None:
-    """Check a dataset: every file and sample against the manifest, and that webdataset reads the same from it.
-
-    Prints a line for each thing that does not hold, and ends with status 1 then.
-    """
-    from pipeline.train_job import find_dataset
-    from shards.reader import verify_dataset
-
-    dataset_dir = find_dataset(dataset, open_root(root, create=False))
-    problems = verify_dataset(dataset_dir)
-    for problem in problems:
-        print(problem)
-    if problems:
-        raise typer.Exit(EXIT_FAILED)
-    print(f"{dataset_dir} holds what its manifest says")
 
 
 @lake_commands.command(
@@ -90,7 +64,7 @@ def sql(
 @lake_commands.command(
     epilog=examples(
         "block --root data --channel UCxyz --reason 'asked to by mail, 2026-11-23'",
-        "block --root data --url https://example.org/v.mp4 --reason takedown",
+        "block --root data --url https://example.org/v --reason takedown",
     ),
     short_help="Never fetch something again.",
 )

@@ -28,19 +28,34 @@ class SqlFormat(StrEnum):
 
 Root = Annotated[str, typer.Option("--root", metavar="DIR", help="Folder that everything lives under.")]
 DemoRoot = Annotated[Path, typer.Option("--root", metavar="DIR", help="Folder of the demo's data.")]
-Sources = Annotated[
-    list[str],
+_SOURCE = typer.Option(
+    "--source",
+    metavar="SRC",
+    help="Where media come from: dir:PATH (recursive), an http(s) URL of a video, page, playlist or feed, or"
+    " list:FILE (txt, csv or parquet with url[,start_s,end_s]). May be repeated.",
+)
+Sources = Annotated[list[str] | None, _SOURCE]
+RequiredSources = Annotated[list[str], _SOURCE]
+OnlyMissing = Annotated[
+    bool,
     typer.Option(
-        "--source",
-        metavar="SRC",
-        help="Where media come from: dir:PATH (recursive), an http(s) URL of a video, page, playlist or feed, or"
-        " list:FILE (txt, csv or parquet with url[,start_s,end_s]). May be repeated.",
+        "--only-missing",
+        help="Make the clips that the bounds admit and that were never encoded, because other bounds held then.",
     ),
 ]
 RecipeName = Annotated[
     str, typer.Option("--recipe", metavar="NAME", help="A recipe file, or the name of a built-in one.")
 ]
 Overrides = Annotated[list[str] | None, _override("a setting of the recipe, as in filters.snr_db.min=12")]
+RunRecipeName = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        help="A recipe file, or the name of a built-in one.",
+        show_default="default, or the latest run's where there must have been one",
+    ),
+]
 RecipeId = Annotated[
     str | None,
     typer.Option(

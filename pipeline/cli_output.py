@@ -38,16 +38,40 @@ def print_funnel(funnel: Any, *, pauses: Sequence[Any] = (), as_json: bool) -> N
         print_whole(*funnel_tables(funnel), *map(Text, pause_lines(pauses)), kept_line(funnel))
 
 
+def print_selection(selection: Any, *, as_json: bool, is_result: bool) -> None:
+    """What would be packed: on stdout when that is what was asked for, else on stderr, for people only."""
+    from pipeline.selection_text import selection_line, selection_tables, selection_tree
+
+    if is_result and as_json:
+        print_json(selection_tree(selection))
+    elif is_result:
+        print_whole(*selection_tables(selection), Text(selection_line(selection)))
+    elif not as_json:
+        stderr_console().print(*selection_tables(selection), selection_line(selection), markup=False)
+
+
+def print_dedup(summary: Any, *, as_json: bool) -> None:
+    """What is the same as what."""
+    if as_json:
+        print_json(asdict(summary))
+        return
+    from pipeline.dedup_text import dedup_tables
+
+    print_whole(*dedup_tables(summary))
+
+
 def print_dataset(summary: Any, *, as_json: bool) -> None:
     """What a packed version holds, and where."""
     if as_json:
         print_json(asdict(summary))
         return
     verb = "packed" if summary.written else "is up to date"
+    reused = f" ({summary.num_reused_shards} of earlier versions)" if summary.num_reused_shards else ""
+    splits = ", ".join(f"{split.split} {split.num_samples}" for split in summary.splits)
     text = (
-        f"{summary.name} v{summary.version} {verb}: {summary.num_samples} samples of {summary.num_sources}"
-        f" sources in {summary.num_shards} shards, {summary.num_bytes:,} bytes, {summary.duration_s:.0f} s"
-        f"\n{summary.folder}"
+        f"{summary.name} v{summary.version} {verb}: {summary.num_samples} samples ({splits}) of"
+        f" {summary.num_sources} sources in {summary.num_shards} shards{reused}, {summary.num_bytes:,} bytes,"
+        f" {summary.duration_s:.0f} s\n{summary.folder}"
     )
     print_whole(Text(text))
 

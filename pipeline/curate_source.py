@@ -13,15 +13,19 @@ from pathlib import Path
 
 from crawl.fetch import FetchedMedia
 from crawl.items import SourceItem
+from dedup.sound import SOUND_RATE_HZ
 from filters.registry import all_filters
 from infra.errors import TooShort, Truncated, Undecodable
 from infra.media import Probe
 from infra.media.encode import EncodePlan, encode_flac, encode_mp4
 from infra.media.reader import MediaReader, MediaSource, ReadPlan
 from infra.media.resample import EMBED_RATE_HZ, to_int16
+from infra.store import LocalStore
 from infra.units import frames_to_s, s_to_frames_floor
 from pipeline.candidate import Candidate, SpeechDetector
+from pipeline.earlier_passes import EarlierClip, EarlierPass
 from pipeline.embed_pictures import embed_pictures, middle_frames
+from pipeline.fingerprint_clip import Fingerprint, fingerprint_clip
 from pipeline.frame_square import draw_squares, plan_square
 from pipeline.measure_clip import measure_clip
 from pipeline.recipe import Recipe
@@ -34,6 +38,7 @@ from pipeline.records import (
     SourceOutcome,
     StagedClip,
     Verdict,
+    clip_id_of,
 )
 from pipeline.screen_source import Scores, screen_source
 from pipeline.split_source import MARGIN_FRAMES, shot_frames
@@ -43,6 +48,7 @@ from shards.writer import ShardWriter
 
 _SHORTEST_SPAN_S = 0.001
 """A span is never empty, also where the header does not state a duration."""
+_NO_PASS = EarlierPass()
 _MISSING_S = 1.0
 _MISSING_RATIO = 0.02
 """A source may end this much before its header says: containers round, and streams end unevenly."""
@@ -59,17 +65,26 @@ class Workplace:
     speech: SpeechDetector
 
 
-def bundle_key(source_id: str, recipe_id: str) -> str:
-    """Path of a source's bundle below the root."""
-    return f"staged/{source_id[:2]}/{source_id}-{recipe_id}.tar"
+def bundle_stem(source_id: str, recipe_id: str, pass_index: int) -> str:
+    """Path below the root, without its suffix, of what a pass over a source stages; no pass replaces another's."""
+    again = f"-{pass_index}" if pass_index else ""
+    return f"staged/{source_id[:2]}/{source_id}-{recipe_id}{again}"
 
 
 def curate_source(
-    item: SourceItem, fetched: FetchedMedia, *, recipe: Recipe, workplace: Workplace
+    item: SourceItem,
+    fetched: FetchedMedia,
+    *,
+    recipe: Recipe,
+    workplace: Workplace,
+    earlier: EarlierPass = _NO_PASS,
 ) -> Iterator[CuratePart]:
     """What the encoders need, part by part, and in the last part what became of the source.
 
     The bundle is in place when the last part appears. Until then there is none.
+
+    Args:
+        earlier: spans that are judged by the scores they have, unless they are what is missing.
 
     Raises:
         MediaError: the source cannot be decoded whole.
@@ -79,8 +94,8 @@ def curate_source(
         probe, filters=all_filters(), bounds=recipe.bounds, min_duration_s=recipe.split.min_clip_s
     )
     if not reasons:
-        curating = _Curating(item, fetched, probe, header_scores=scores, recipe=recipe, place=workplace)
-        yield from curating.parts()
+        facts = _Facts(item=item, fetched=fetched, probe=probe, header_scores=scores, earlier=earlier)
+        yield from _Curating(facts, recipe=recipe, place=workplace).parts()
         return
     verdict = Verdict(
         source_id=item.source_id,
@@ -93,35 +108,40 @@ def curate_source(
         scores=scores,
         reject_reasons=reasons,
     )
-    curated = Curated(probe=probe, verdicts=(verdict,), staged=(), bundle_key="")
+    curated = Curated(probe=probe, verdicts=(verdict,), staged=(), pass_index=earlier.pass_index)
     outcome = SourceOutcome(item=item, fetched=fetched, curated=curated)
     yield CuratePart(source_id=item.source_id, part_index=0, outcome=outcome)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    """What is known of a source before it is decoded."""
+
+    item: SourceItem
+    fetched: FetchedMedia
+    probe: Probe
+    header_scores: Scores
+    earlier: EarlierPass
 
 
 class _Curating:
     """A source that passed the header screen on its way through the other steps."""
 
-    def __init__(
-        self,
-        item: SourceItem,
-        fetched: FetchedMedia,
-        probe: Probe,
-        *,
-        header_scores: Scores,
-        recipe: Recipe,
-        place: Workplace,
-    ) -> None:
-        self._item, self._fetched, self._probe = item, fetched, probe
-        self._header_scores, self._recipe, self._place = header_scores, recipe, place
+    def __init__(self, facts: _Facts, *, recipe: Recipe, place: Workplace) -> None:
+        self._item, self._fetched, self._probe = facts.item, facts.fetched, facts.probe
+        self._header_scores, self._earlier = facts.header_scores, facts.earlier
+        self._recipe, self._place = recipe, place
         self._rate_fps = recipe.transcode.frame_rate_fps
         self._verdicts: list[Verdict] = []
+        self._fingerprints: dict[str, tuple[Fingerprint, ...]] = {}
 
     def parts(self) -> Iterator[CuratePart]:
         """Decode, measure and encode; the last part holds the outcome."""
         source_id, recipe = self._item.source_id, self._recipe
-        key = bundle_key(source_id, recipe.recipe_id)
+        key = f"{bundle_stem(source_id, recipe.recipe_id, self._earlier.pass_index)}.tar"
         pending: list[EmbedInput] = []
         num_parts = 0
+        store = LocalStore(self._place.root)
         with ExitStack() as stack:
             path = self._place.root / self._fetched.media_key
             source = stack.enter_context(self._place.reader.open(path, self._probe, self._plan()))
@@ -129,9 +149,9 @@ class _Curating:
             for clip in self._clips(source):
                 verdict = self._verdict(clip)
                 self._verdicts.append(verdict)
-                if not verdict.kept:
+                if not verdict.kept or self._earlier.is_staged(verdict.clip_id):
                     continue
-                bundle = bundle or stack.enter_context(ShardWriter(self._place.root / key))
+                bundle = bundle or stack.enter_context(ShardWriter(store, key))
                 pending.append(self._write(bundle, clip, verdict))
                 if len(pending) == recipe.embed.clips_per_batch:
                     yield CuratePart(source_id=source_id, part_index=num_parts, inputs=tuple(pending))
@@ -141,8 +161,8 @@ class _Curating:
         curated = Curated(
             probe=self._probe,
             verdicts=tuple(self._verdicts),
-            staged=_staged_clips(bundle.record) if bundle else (),
-            bundle_key=key if bundle else "",
+            staged=self._earlier_staged() + (self._staged(bundle.record, key) if bundle else ()),
+            pass_index=self._earlier.pass_index,
         )
         outcome = SourceOutcome(item=self._item, fetched=self._fetched, curated=curated)
         yield CuratePart(source_id=source_id, part_index=num_parts, inputs=tuple(pending), outcome=outcome)
@@ -189,25 +209,49 @@ class _Curating:
             source.advance(step)
             first += step
 
-    def _verdict(self, clip: Candidate) -> Verdict:
-        scores: Scores = ()
-        reasons: tuple[str, ...] = (TOO_SHORT,)
-        if clip.duration_s >= self._recipe.split.min_clip_s:
-            scores, reasons = measure_clip(
-                clip.signal,
-                filters=all_filters(),
-                bounds=self._recipe.bounds,
-                measure_rejected=self._recipe.split.measure_rejected,
+    def _earlier_staged(self) -> tuple[StagedClip, ...]:
+        """What earlier passes have staged of the spans that there still are, kept today or not."""
+        known = (self._earlier.clips.get(verdict.clip_id) for verdict in self._verdicts)
+        return tuple(clip.staged for clip in known if clip and clip.staged)
+
+    def _staged(self, record: ShardRecord, key: str) -> tuple[StagedClip, ...]:
+        return tuple(
+            StagedClip(
+                clip_id=clip_id, bundle_key=key, members=members, fingerprints=self._fingerprints[clip_id]
             )
+            for clip_id, members in record.by_key().items()
+        )
+
+    def _verdict(self, clip: Candidate) -> Verdict:
         start_s = self._item.span_start_s + frames_to_s(clip.first_frame, self._rate_fps)
+        end_s = start_s + clip.duration_s
+        known = self._earlier.clips.get(clip_id_of(self._item.source_id, start_s, end_s))
+        # What was measured to its end is not decoded again.
+        scores, reasons = self._measured(clip) if known is None or known.missing else self._judged(known)
         return Verdict(
             source_id=self._item.source_id,
             start_s=start_s,
-            end_s=start_s + clip.duration_s,
+            end_s=end_s,
             stage="measure",
-            scores=self._header_scores + scores,
+            scores=scores,
             reject_reasons=reasons,
         )
+
+    def _measured(self, clip: Candidate) -> tuple[Scores, tuple[str, ...]]:
+        if clip.duration_s < self._recipe.split.min_clip_s:
+            return self._header_scores, (TOO_SHORT,)
+        scores, reasons = measure_clip(
+            clip.signal,
+            filters=all_filters(),
+            bounds=self._recipe.bounds,
+            measure_rejected=self._recipe.split.measure_rejected,
+        )
+        return self._header_scores + scores, reasons
+
+    def _judged(self, known: EarlierClip) -> tuple[Scores, tuple[str, ...]]:
+        bounds = self._recipe.bounds
+        broken = tuple(name for name, score in known.scores if not bounds[name].admits(score))
+        return known.scores, known.faults + broken
 
     def _write(self, bundle: ShardWriter, clip: Candidate, verdict: Verdict) -> EmbedInput:
         """Encode a kept clip into the bundle; return what its embeddings will be made from."""
@@ -236,6 +280,9 @@ class _Curating:
             "json": self._meta(clip, verdict, num_samples=len(mono_S)).to_json_bytes(),
         }
         bundle.write(verdict.clip_id, members)
+        self._fingerprints[verdict.clip_id] = fingerprint_clip(
+            clip.pictures.luma_NHW, clip.mono(SOUND_RATE_HZ), rate_fps=float(self._rate_fps)
+        )
         return EmbedInput(
             clip_id=verdict.clip_id,
             rgb_NHWC=embed_pictures(draw_squares(seen_NB, square), side_px=settings.side_px),
@@ -314,7 +361,3 @@ def _require_whole(decoded_s: float, probe: Probe, item: SourceItem, *, media_st
             f"a source must decode to the {wanted_s:.2f} s that its header promises,"
             f" got {decoded_s:.2f} s ({item.url})"
         )
-
-
-def _staged_clips(record: ShardRecord) -> tuple[StagedClip, ...]:
-    return tuple(StagedClip(clip_id=key, members=members) for key, members in record.by_key().items())

@@ -1,54 +1,67 @@
-"""A dataset version: query, plan, shards, manifest, and the lake's record of them. Started by `avgen pack`."""
+"""A dataset: what was asked for becomes its next version, and the lake's record of it. For `avgen pack`."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from hashlib import sha256
+from functools import partial
 from pathlib import Path
 
 from infra.config import canonical_json
 from infra.errors import ConfigError
-from infra.storage import fresh_folder, open_root
-from infra.telemetry import progress
+from infra.storage import open_root
+from infra.store import Store
 from pipeline.catalog import Catalog
+from pipeline.dataset_rows import record_versions
+from pipeline.ingest import chosen_recipe
 from pipeline.lake import Lake
-from pipeline.lake_rows import Row
+from pipeline.make_version import DatasetRequest, VersionMaking, WriteShards
 from pipeline.pack_dataset import (
-    Selection,
+    ShardTask,
     check_dataset_name,
-    finished_versions,
+    drop_parts,
+    is_readable,
     latest_version,
-    make_manifest,
-    plan_shares,
-    same_content,
-    select_clips,
-    selection_sql,
-    write_share,
+    next_indices,
+    write_shard,
 )
 from pipeline.ray_adapter import run_shares
-from pipeline.run_record import Run, start_run
-from shards.manifest import Manifest, ShardRecord
+from pipeline.run_record import start_run
+from pipeline.select_clips import Selection, select_clips
+from pipeline.shard_plan import PLAN_MEMORY_MIB, PackSettings, Previous, VersionPlan, plan_version
+from shards.manifest import (
+    INDEX_NAME,
+    Manifest,
+    ShardEntry,
+    SplitEntry,
+    version_key,
+)
 from shards.reader import read_manifest
-from shards.schema import source_of
-from shards.writer import write_manifest
 
 _SHARD_MEMORY_MIB = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DatasetRequest:
-    """A checked request to pack."""
+class PackOptions:
+    """What is asked of a dataset."""
 
-    name: str
-    root: Path
-    recipe_id: str
-    where: str
-    samples_per_shard: int
-    seed: int
+    where: str = "true"
+    """A condition over the columns of `clips`."""
+    samples_per_shard: int = 1000
+    seed: int = 0
+    recipe: str | None = None
+    """Name or file; the recipe of the latest ingest run when not given."""
+    overrides: Sequence[str] = ()
+    """`PATH=VALUE` changes to the recipe: bounds, and the settings under `dataset`."""
+    fresh: bool = False
+    """Shuffle everything anew instead of keeping the shards of the last version."""
 
-    @property
-    def versions_dir(self) -> Path:
-        """Folder of the dataset's versions."""
-        return self.root / "datasets" / self.name
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetPlan:
+    """What would be packed now."""
+
+    request: DatasetRequest
+    selection: Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +71,10 @@ class DatasetSummary:
     name: str
     version: int
     folder: str
+    splits: tuple[SplitEntry, ...]
     num_shards: int
+    num_reused_shards: int
+    """Those of them that an older version wrote."""
     num_samples: int
     num_sources: int
     duration_s: float
@@ -67,55 +83,59 @@ class DatasetSummary:
     """False when the latest version already was what was asked for."""
 
 
-def plan_dataset(
-    name: str, root: str, where: str, samples_per_shard: int, seed: int, recipe_id: str | None
-) -> DatasetRequest:
-    """Check a request before anything is started.
-
-    Args:
-        recipe_id: whose clips are meant; those of the latest finished run when not given.
+def plan_dataset(name: str, root: str, options: PackOptions) -> DatasetPlan:
+    """Check a request before anything is started, and select what it asks for.
 
     Raises:
-        ConfigError: a bad name, an empty root, a condition that is not SQL or that selects nothing.
+        ConfigError: a bad name, an empty root, a recipe that no run had, or whatever `select_clips` refuses.
     """
     check_dataset_name(name)
-    if samples_per_shard < 1:
-        raise ConfigError(f"--samples-per-shard must be at least 1, got {samples_per_shard}")
+    if options.samples_per_shard < 1:
+        raise ConfigError(f"--samples-per-shard must be at least 1, got {options.samples_per_shard}")
     path = open_root(root, create=False)
-    catalog = Catalog(path)
-    meant_recipe_id = catalog.meant_recipe_id(recipe_id)
-    # The clips themselves, with their embeddings, are read once, when the shards are planned.
-    selection_sql(catalog, recipe_id=meant_recipe_id, where=where)
-    return DatasetRequest(
+    catalog = Catalog(path, memory_mib=PLAN_MEMORY_MIB)
+    recipe = chosen_recipe(catalog, options.recipe, options.overrides)
+    catalog.meant_recipe_id(recipe.recipe_id)
+    request = DatasetRequest(
         name=name,
         root=path,
-        recipe_id=meant_recipe_id,
-        where=where,
-        samples_per_shard=samples_per_shard,
-        seed=seed,
+        recipe=recipe,
+        where=options.where,
+        settings=PackSettings(seed=options.seed, samples_per_shard=options.samples_per_shard),
+        fresh=options.fresh,
     )
+    return DatasetPlan(request=request, selection=_select(catalog, request))
 
 
-def build(request: DatasetRequest) -> DatasetSummary:
+def write_on_ray(tasks: Sequence[ShardTask]) -> Iterator[ShardEntry]:
+    """Work off the tasks as Ray tasks."""
+    return run_shares(tasks, write_shard, memory_mib=_SHARD_MEMORY_MIB) if tasks else iter(())
+
+
+def build(request: DatasetRequest, *, write_shards: WriteShards = write_on_ray) -> DatasetSummary:
     """Write the next version, or return the latest one when it already holds what is asked for.
 
-    A killed build leaves a version without a manifest, which the next build writes again, byte for byte, or one
-    that the lake does not know of, which the next build records.
+    A killed build leaves a version without a manifest, with which the next build goes on if it is to hold the
+    same, or one that the lake does not know of, which the next build records.
     """
     # What a killed run had committed may still be in the journal, and is to be selected from.
     Lake(request.root).create()
-    selection = select_clips(Catalog(request.root), recipe_id=request.recipe_id, where=request.where)
     run = start_run(
-        request.root, "build-dataset", recipe_id=selection.recipe_id, settings_json=_settings_json(request)
+        request.root,
+        "build-dataset",
+        recipe_id=request.recipe.recipe_id,
+        settings_json=_settings_json(request),
     )
     with run.marked_at_its_end():
-        manifest, written = _manifest_of(request, selection)
-        _record_versions(request, run)
+        manifest, written = _manifest_of(request, run.work_dir, write_shards)
+        record_versions(request, run)
     return DatasetSummary(
         name=manifest.name,
         version=manifest.version,
-        folder=str(request.versions_dir / f"v{manifest.version}"),
+        folder=f"{request.versions.url}/v{manifest.version}",
+        splits=manifest.splits,
         num_shards=len(manifest.shards),
+        num_reused_shards=sum(shard.home_version < manifest.version for shard in manifest.shards),
         num_samples=manifest.num_samples,
         num_sources=manifest.num_sources,
         duration_s=manifest.duration_s,
@@ -124,92 +144,66 @@ def build(request: DatasetRequest) -> DatasetSummary:
     )
 
 
-def _manifest_of(request: DatasetRequest, selection: Selection) -> tuple[Manifest, bool]:
-    latest = latest_version(request.versions_dir)
-    if latest:
-        manifest = read_manifest(request.versions_dir / f"v{latest}")
-        if same_content(manifest, selection, seed=request.seed, samples_per_shard=request.samples_per_shard):
-            return manifest, False
-    dataset_dir = request.versions_dir / f"v{latest + 1}"
-    fresh_folder(dataset_dir)  # Without a manifest, what is there is half of another attempt.
-    shards = _write_all(request, selection, dataset_dir)
-    manifest = make_manifest(
-        selection,
-        shards,
-        name=request.name,
-        version=latest + 1,
-        seed=request.seed,
-        samples_per_shard=request.samples_per_shard,
+def _select(catalog: Catalog, request: DatasetRequest) -> Selection:
+    return select_clips(
+        catalog,
+        recipe_id=request.recipe.recipe_id,
+        bounds=request.recipe.bounds,
+        where=request.where,
+        config=request.recipe.dataset,
+        dedup=request.recipe.dedup,
+        dataset=request.name,
+        seed=request.settings.seed,
     )
-    write_manifest(dataset_dir, manifest)
-    return manifest, True
 
 
-def _write_all(request: DatasetRequest, selection: Selection, dataset_dir: Path) -> list[ShardRecord]:
-    shares = plan_shares(
-        selection,
-        root=request.root,
-        dataset_dir=dataset_dir,
-        seed=request.seed,
-        samples_per_shard=request.samples_per_shard,
-    )
-    records: list[ShardRecord] = []
-    with progress("shards", total=len(shares)) as advance:
-        for record in run_shares(shares, write_share, memory_mib=_SHARD_MEMORY_MIB):
-            records.append(record)
-            advance(len(records), f"{sum(r.shard_bytes for r in records):,} bytes")
-    return records
+def _manifest_of(request: DatasetRequest, work_dir: Path, write_shards: WriteShards) -> tuple[Manifest, bool]:
+    """The manifest of the version that holds what is asked for, and whether that was made now."""
+    catalog = Catalog(request.root, memory_mib=PLAN_MEMORY_MIB)
+    selection = _select(catalog, request)
+    latest = latest_version(request.versions)
+    with _previous(request.versions, latest) as previous:
+        usable = previous if previous and previous.can_grow(selection, request.settings) else None
+        plan = partial(
+            plan_version,
+            catalog,
+            selection,
+            request.settings,
+            next_index=next_indices(request.versions, latest),
+            work_dir=work_dir,
+        )
+        planned = plan(previous=usable)
+        if usable and _is_same(planned, usable.manifest, fresh=request.fresh):
+            drop_parts(request.versions, latest)  # A kill may have left some.
+            return usable.manifest, False
+        if request.fresh and planned.reused:
+            planned = plan(previous=None)
+        making = VersionMaking(
+            request=request,
+            catalog=catalog,
+            selection=selection,
+            plan=planned,
+            previous=usable,
+            version=latest + 1,
+        )
+        return making.manifest(write_shards), True
 
 
-def _record_versions(request: DatasetRequest, run: Run) -> None:
-    """Tell the lake of every finished version that it does not know."""
-    known = Catalog(request.root).query("select version from datasets where dataset = ?", [request.name])
-    known_versions = set(known.column("version").to_pylist())
-    for version in finished_versions(request.versions_dir):
-        if version not in known_versions:
-            run.commit(
-                _dataset_rows(read_manifest(request.versions_dir / f"v{version}"), request, run.run_id)
-            )
+@contextmanager
+def _previous(versions: Store, version: int) -> Iterator[Previous | None]:
+    """The latest version; `None` when there is none of this format."""
+    if not version or not is_readable(versions, version):
+        yield None
+        return
+    manifest = read_manifest(versions, version)
+    with versions.local_copy(version_key(version, INDEX_NAME)) as index:
+        yield Previous(manifest=manifest, index=index)
 
 
-def _dataset_rows(manifest: Manifest, request: DatasetRequest, run_id: str) -> dict[str, list[Row]]:
-    version = {"dataset": manifest.name, "version": manifest.version}
-    dataset = version | {
-        "recipe_id": manifest.recipe_id,
-        "run_id": run_id,
-        "sql": manifest.sql,
-        "seed": manifest.seed,
-        "samples_per_shard": manifest.samples_per_shard,
-        "num_samples": manifest.num_samples,
-        "num_sources": manifest.num_sources,
-        "num_shards": len(manifest.shards),
-        "duration_s": manifest.duration_s,
-        "manifest_sha256": sha256(manifest.to_bytes()).hexdigest(),
-        "packed_at": datetime.now(UTC),
-    }
-    shards = [
-        version
-        | {
-            "shard": shard.name,
-            "uri": str(request.versions_dir / f"v{manifest.version}" / shard.name),
-            "sha256": shard.sha256,
-            "shard_bytes": shard.shard_bytes,
-            "num_samples": shard.num_samples,
-        }
-        for shard in manifest.shards
-    ]
-    samples = [
-        version
-        | {
-            "clip_id": key,
-            "source_id": source_of(key),
-            "shard": shard.name,
-            "offset_bytes": members[0].offset_bytes,
-        }
-        for shard in manifest.shards
-        for key, members in shard.by_key().items()
-    ]
-    return {"datasets": [dataset], "shards": shards, "samples": samples}
+def _is_same(plan: VersionPlan, manifest: Manifest, *, fresh: bool) -> bool:
+    """Whether a version is what is planned; one that has grown is not shuffled as a whole."""
+    has_grown = any(shard.home_version < manifest.version for shard in manifest.shards)
+    return not plan.shards and plan.reused == manifest.shards and not (fresh and has_grown)
 
 
 def _settings_json(request: DatasetRequest) -> str:
@@ -217,7 +211,9 @@ def _settings_json(request: DatasetRequest) -> str:
         {
             "name": request.name,
             "where": request.where,
-            "samples_per_shard": request.samples_per_shard,
-            "seed": request.seed,
+            "samples_per_shard": request.settings.samples_per_shard,
+            "seed": request.settings.seed,
+            "fresh": request.fresh,
+            "recipe": request.recipe.with_all_bounds().model_dump(mode="json"),
         }
     ).decode()

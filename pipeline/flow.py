@@ -18,11 +18,21 @@ from infra.errors import ConfigError, IntegrityError
 from infra.storage import exclusive
 from infra.telemetry import EXIT_USAGE, progress
 from pipeline.catalog import Catalog
-from pipeline.dataset import DatasetRequest, DatasetSummary, build, plan_dataset
+from pipeline.dataset import DatasetSummary, PackOptions, build, plan_dataset
+from pipeline.dedup_run import DedupRequest, plan_dedup, run_dedup
+from pipeline.find_duplicates import DedupSummary
 from pipeline.funnel import Funnel, read_funnel, require_complete
 from pipeline.funnel_text import funnel_markdown, funnel_rows
-from pipeline.ingest import IngestPlan, drop_partial_fetches, drop_sources, plan_ingest, plan_retry
+from pipeline.ingest import (
+    IngestPlan,
+    drop_partial_fetches,
+    drop_sources,
+    plan_ingest,
+    plan_only_missing,
+    plan_retry,
+)
 from pipeline.lake import Lake
+from pipeline.make_version import DatasetRequest
 from pipeline.pack_dataset import check_dataset_name
 from pipeline.ray_adapter import host_gate, ingest_sources, ray_session, start_feed
 from pipeline.run_record import Run, start_run
@@ -35,6 +45,8 @@ from pipeline.train_job import (
     training_run,
 )
 from pipeline.work_off import Workers, work_off
+
+_PACK_OPTIONS = PackOptions()
 
 
 @flow(name="ingest", validate_parameters=False)
@@ -49,6 +61,14 @@ def ingest(
     return _ingest(plan_ingest(sources, root, recipe, overrides), num_cpus)
 
 
+@flow(name="only-missing", validate_parameters=False)
+def only_missing(
+    root: str, recipe: str | None, overrides: Sequence[str] = (), num_cpus: int | None = None
+) -> Funnel:
+    """What looser bounds admit of sources that were measured under tighter ones."""
+    return _ingest(plan_only_missing(root, recipe, overrides), num_cpus)
+
+
 @flow(name="retry", validate_parameters=False)
 def retry(root: str, code: str, overrides: Sequence[str] = (), num_cpus: int | None = None) -> Funnel:
     """What failed with one class, once more, under the recipe of the latest ingest run."""
@@ -61,7 +81,7 @@ def _ingest(plan: IngestPlan, num_cpus: int | None) -> Funnel:
             plan.root,
             "ingest",
             recipe_id=plan.recipe.recipe_id,
-            settings_json=plan.recipe.model_dump_json(),
+            settings_json=plan.recipe.with_all_bounds().model_dump_json(),
         )
         with run.marked_at_its_end():
             crawl_and_curate(plan, run)
@@ -90,18 +110,26 @@ def summarise(root: Path, recipe_id: str) -> Funnel:
     return funnel
 
 
+@flow(name="dedup", validate_parameters=False)
+def dedup(root: str, recipe: str | None = None, overrides: Sequence[str] = ()) -> DedupSummary:
+    """Clips that were not compared yet -> groups of duplicates."""
+    request = plan_dedup(root, recipe, overrides)
+    with exclusive(request.root):
+        return compare_clips(request)
+
+
+@task(name="compare-clips", cache_policy=NO_CACHE)
+def compare_clips(request: DedupRequest) -> DedupSummary:
+    """Compare clips with all that came before them, and write what was found."""
+    return run_dedup(request)
+
+
 @flow(name="build-dataset", validate_parameters=False)
 def build_dataset(
-    name: str,
-    root: str,
-    where: str = "true",
-    samples_per_shard: int = 1000,
-    seed: int = 0,
-    recipe_id: str | None = None,
-    num_cpus: int | None = None,
+    name: str, root: str, options: PackOptions = _PACK_OPTIONS, num_cpus: int | None = None
 ) -> DatasetSummary:
     """Kept clips -> `datasets/<name>/v<k>`: shards, index, manifest."""
-    request = plan_dataset(name, root, where, samples_per_shard, seed, recipe_id)
+    request = plan_dataset(name, root, options).request
     with exclusive(request.root), ray_session(num_cpus=num_cpus):
         return write_shards(request)
 
@@ -150,9 +178,12 @@ def nightly(
 ) -> dict[str, Any]:
     """The whole line: ingest, build the dataset, train on it."""
     plan_nightly(sources, root, dataset, recipe=recipe, overrides=overrides, where=where)
+    options = PackOptions(
+        where=where, samples_per_shard=samples_per_shard, seed=seed, recipe=recipe, overrides=overrides
+    )
     with ray_session(num_cpus=num_cpus):
         funnel = ingest(sources, root, recipe, overrides, num_cpus)
-        summary = build_dataset(dataset, root, where, samples_per_shard, seed, funnel.recipe_id, num_cpus)
+        summary = build_dataset(dataset, root, options, num_cpus)
     trained = train(f"{summary.name}@{summary.version}", root, train_recipe)
     return {"funnel": funnel, "dataset": summary, "training": trained}
 

@@ -1,12 +1,14 @@
 """The funnel: what became of everything that was put in, counted from the lake."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from infra.errors import IntegrityError
 from pipeline.catalog import Catalog
+from pipeline.verdict_sql import bounded, broken_sql
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,16 @@ class Funnel:
     """Most sources first."""
     kept_clips: int
     kept_duration_s: float
+    missing: "Missing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """Spans that the bounds of today admit as far as they were measured, and that were never encoded."""
+
+    num_spans: int
+    num_sources: int
+    duration_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,89 +63,146 @@ class HostFailures:
     """When the first of them may be."""
 
 
+# Spans are read and judged once, but counted twice: by what speaks against them, and by source. What is
+# known of a span is one number: a bit for each bound that it breaks, one for a fault, one if it is staged.
+_SPANS = """
+with judged as materialized (
+    select source_id, {state} as state, clap_npy_bytes is not null as embedded, end_s - start_s as span_s
+    from clips where recipe_id = $recipe_id
+), by_source as (
+    select bool_or(state = {kept}) as kept, bool_or(state = 0) as missing from judged group by source_id
+)
+select state, count(*), count_if(embedded), sum(span_s) from judged group by 1
+union all
+select -1, count(*) filter (kept), count(*) filter (missing and not kept), count(*) from by_source
+"""
+_FAULTS = """
+select unnest(faults), count(*) from clips where recipe_id = ? and faults is not null group by 1
+"""
+_FAILED = """
+select latest.stage, latest.code, coalesce(latest.host, ''), count(*), count(latest.next_retry_at),
+       min(latest.next_retry_at)
+from failed where recipe_id = ? group by 1, 2, 3
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Spans:
+    """What was measured, and what it makes of its sources."""
+
+    num_spans: int
+    num_kept: int
+    num_embedded: int
+    kept_s: float
+    num_missing: int
+    missing_s: float
+    num_sources: int
+    num_kept_sources: int
+    num_missing_sources: int
+    """Sources with something missing and nothing kept."""
+    reasons: Mapping[str, int]
+
+
 def read_funnel(catalog: Catalog, recipe_id: str) -> Funnel:
     """Counts per stage; for each, inputs = kept + rejected + failed + pending."""
-    stages = (_fetch_count(catalog, recipe_id), *_later_counts(catalog, recipe_id))
-    rows = catalog.rows(
-        "select unnest(reject_reasons) as reason, count(*) from clips where recipe_id = ? group by 1"
-        " order by 2 desc, 1",
-        [recipe_id],
-    )
-    failures = catalog.rows(
-        "select stage, code, count(*) from outcomes where recipe_id = ? and outcome = 'failed'"
-        " group by 1, 2 order by 3 desc, 1, 2",
-        [recipe_id],
-    )
-    kept_clips, kept_s = _one(
-        catalog,
-        "select count(*), coalesce(sum(end_s - start_s), 0) from clips where recipe_id = ? and kept",
-        [recipe_id],
-    )
+    spans = _read_spans(catalog, recipe_id)
+    failed = catalog.rows(_FAILED, [recipe_id])
+    failures: Counter[tuple[str, str]] = Counter()
+    for stage, code, _, num_sources, *_ in failed:
+        failures[stage, code] += num_sources
     return Funnel(
         recipe_id=recipe_id,
-        stages=stages,
-        reasons=tuple(rows),
-        failures=tuple(failures),
-        failed_hosts=_failed_hosts(catalog, recipe_id),
-        kept_clips=kept_clips,
-        kept_duration_s=kept_s,
+        stages=_stages(catalog, spans, failures),
+        reasons=tuple(sorted(spans.reasons.items(), key=lambda item: (-item[1], item[0]))),
+        failures=tuple(
+            (stage, code, number)
+            for (stage, code), number in sorted(failures.items(), key=lambda item: (-item[1], item[0]))
+        ),
+        failed_hosts=_failed_hosts(failed),
+        kept_clips=spans.num_kept,
+        kept_duration_s=spans.kept_s,
+        missing=Missing(
+            num_spans=spans.num_missing,
+            num_sources=_num_missing_sources(catalog, recipe_id, spans),
+            duration_s=spans.missing_s,
+        ),
     )
 
 
-def _failed_hosts(catalog: Catalog, recipe_id: str) -> tuple[HostFailures, ...]:
-    rows = catalog.rows(
-        """select coalesce(host, ''), code, count(*), count(next_retry_at), min(next_retry_at) from outcomes
-           where recipe_id = ? and outcome = 'failed' group by 1, 2 order by 3 desc, 1, 2""",
-        [recipe_id],
+def _read_spans(catalog: Catalog, recipe_id: str) -> _Spans:
+    bounds = catalog.bounds(recipe_id)
+    names = bounded(bounds)
+    tests = [
+        *(broken_sql(name, bounds[name]) for name in names),
+        "faults is not null",
+        "mp4_bytes is not null",
+    ]
+    bits = " + ".join(f"if({test}, {1 << place}, 0)" for place, test in enumerate(tests))
+    kept_state = 1 << len(names) + 1
+    rows = catalog.rows(_SPANS.format(state=bits, kept=kept_state), {"recipe_id": recipe_id})
+    states = {state: counts for state, *counts in rows}
+    num_kept_sources, num_missing_sources, num_sources = states.pop(-1)
+    num_kept, num_embedded, kept_s = states.get(kept_state, (0, 0, 0.0))
+    num_missing, _, missing_s = states.get(0, (0, 0, 0.0))
+    reasons = Counter(dict(catalog.rows(_FAULTS, [recipe_id])))
+    for state, (number, _, _) in states.items():
+        reasons.update({name: number for place, name in enumerate(names) if state >> place & 1})
+    return _Spans(
+        num_spans=sum(counts[0] for counts in states.values()),
+        num_kept=num_kept,
+        num_embedded=num_embedded,
+        kept_s=kept_s,
+        num_missing=num_missing,
+        missing_s=missing_s,
+        num_sources=int(num_sources),
+        num_kept_sources=num_kept_sources,
+        num_missing_sources=num_missing_sources,
+        reasons=reasons,
     )
-    names = ("host", "code", "num_sources", "num_to_retry", "next_retry_at")
-    return tuple(HostFailures(**dict(zip(names, row, strict=True))) for row in rows)
 
 
-def _fetch_count(catalog: Catalog, recipe_id: str) -> StageCount:
-    num_in, num_failed, num_pending = _one(
+def _num_missing_sources(catalog: Catalog, recipe_id: str, spans: _Spans) -> int:
+    if not spans.num_missing:
+        return 0
+    sql = "select count(distinct source_id) from clips where recipe_id = ? and missing"
+    return _one(catalog, sql, [recipe_id])[0]
+
+
+def _failed_hosts(rows: Sequence[tuple[Any, ...]]) -> tuple[HostFailures, ...]:
+    hosts: dict[tuple[str, str], HostFailures] = {}
+    for _, code, host, num_sources, num_to_retry, next_retry_at in rows:
+        found = hosts.get((host, code))
+        dues = [due for due in (next_retry_at, found and found.next_retry_at) if due]
+        hosts[host, code] = HostFailures(
+            host=host,
+            code=code,
+            num_sources=num_sources + (found.num_sources if found else 0),
+            num_to_retry=num_to_retry + (found.num_to_retry if found else 0),
+            next_retry_at=min(dues, default=None),
+        )
+    return tuple(sorted(hosts.values(), key=lambda failed: (-failed.num_sources, failed.host, failed.code)))
+
+
+def _stages(
+    catalog: Catalog, spans: _Spans, failures: Mapping[tuple[str, str], int]
+) -> tuple[StageCount, ...]:
+    (num_in,) = _one(
         catalog,
-        """select count(*), count(*) filter (stage in ('expand', 'fetch')),
-                  count(*) filter (outcome is null)
-           from (select source_id from sources except select source_id from listed)
-           left join (from outcomes where recipe_id = ?) using (source_id)""",
-        [recipe_id],
+        """select (select count(distinct source_id) from sources)
+                - (select count(*) from listed where source_id in (select source_id from sources))""",
+        [],
     )
-    return StageCount(
-        stage="fetch",
-        unit="sources",
-        num_in=num_in,
-        num_kept=num_in - num_failed - num_pending,
-        num_rejected=0,
-        num_failed=num_failed,
-        num_pending=num_pending,
-    )
-
-
-def _later_counts(catalog: Catalog, recipe_id: str) -> tuple[StageCount, ...]:
-    curated, kept, rejected, failed = _one(
-        catalog,
-        """select count(*), count(*) filter (outcome = 'kept'), count(*) filter (outcome = 'rejected'),
-                  count(*) filter (outcome = 'failed')
-           from outcomes where recipe_id = ? and coalesce(stage, '') not in ('expand', 'fetch')""",
-        [recipe_id],
-    )
-    spans, kept_spans, rejected_spans = _one(
-        catalog,
-        """select count(*), count(*) filter (kept), count(*) filter (not kept)
-           from clips where recipe_id = ?""",
-        [recipe_id],
-    )
-    (embedded,) = _one(
-        catalog,
-        """select count(*) from (select clip_id from embeddings where recipe_id = ?
-           group by 1 having count(distinct model_kind) = 2)""",
-        [recipe_id],
-    )
+    unfetched = sum(number for (stage, _), number in failures.items() if stage in ("expand", "fetch"))
+    failed = sum(failures.values()) - unfetched
+    num_rejected = spans.num_sources - spans.num_kept_sources - spans.num_missing_sources
+    fetched = spans.num_sources + failed
+    curated = (fetched, spans.num_kept_sources, num_rejected, failed, spans.num_missing_sources)
+    rejected_spans = spans.num_spans - spans.num_kept - spans.num_missing
     return (
-        _count("curate", "sources", curated, kept, rejected, failed),
-        _count("measure", "spans", spans, kept_spans, rejected_spans, 0),
-        _count("embed", "clips", kept_spans, embedded, 0, 0),
+        _count("fetch", "sources", (num_in, fetched, 0, unfetched, num_in - fetched - unfetched)),
+        _count("curate", "sources", curated),
+        _count("measure", "spans", (spans.num_spans, spans.num_kept, rejected_spans, 0, spans.num_missing)),
+        _count("embed", "clips", (spans.num_kept, spans.num_embedded, 0, 0, 0)),
     )
 
 
@@ -142,9 +211,8 @@ def _one(catalog: Catalog, sql: str, parameters: Sequence[Any]) -> tuple[Any, ..
     return row
 
 
-def _count(
-    stage: str, unit: str, num_in: int, num_kept: int, num_rejected: int, num_failed: int
-) -> StageCount:
+def _count(stage: str, unit: str, counts: Sequence[int]) -> StageCount:
+    num_in, num_kept, num_rejected, num_failed, num_pending = counts
     return StageCount(
         stage=stage,
         unit=unit,
@@ -152,7 +220,7 @@ def _count(
         num_kept=num_kept,
         num_rejected=num_rejected,
         num_failed=num_failed,
-        num_pending=0,
+        num_pending=num_pending,
     )
 
 
@@ -169,6 +237,11 @@ def require_complete(funnel: Funnel) -> None:
             f" sources, {measure.num_kept} kept and {embed.num_in} embedded clips (recipe {funnel.recipe_id})"
         )
     for count in funnel.stages:
+        if count.num_pending < 0:
+            raise IntegrityError(
+                f"what comes out of stage {count.stage} must have gone in, got {-count.num_pending} more"
+                f" (recipe {funnel.recipe_id})"
+            )
         total = count.num_kept + count.num_rejected + count.num_failed + count.num_pending
         if count.num_in != total:
             raise IntegrityError(

@@ -114,8 +114,18 @@ def _titled(title: str, table: Table) -> Group:
 
 
 def kept_line(funnel: Funnel) -> str:
-    """What a dataset can be packed from."""
-    return f"{funnel.kept_clips} clips kept, {funnel.kept_duration_s / S_PER_H:.3f} h"
+    """What a dataset can be packed from, and what of it would have to be made first."""
+    kept = f"{funnel.kept_clips} clips kept, {funnel.kept_duration_s / S_PER_H:.3f} h"
+    missing = funnel.missing
+    if not missing.num_spans:
+        return kept
+    spans = (
+        f"{missing.num_spans} spans ({missing.duration_s / S_PER_H:.3f} h) of {missing.num_sources} sources"
+    )
+    return (
+        f"{kept}\n{spans} may be kept under these bounds and were never encoded;"
+        " `avgen run --only-missing` makes them"
+    )
 
 
 def funnel_markdown(funnel: Funnel) -> str:

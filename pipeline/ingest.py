@@ -16,6 +16,7 @@ from crawl.sources import expand
 from infra.config import override_config
 from infra.errors import ConfigError, IntegrityError, transient_codes
 from infra.storage import open_root, remove_files, remove_folders
+from infra.store import LocalStore
 from infra.telemetry import Advance
 from pipeline.batches import batches
 from pipeline.catalog import Catalog
@@ -24,6 +25,7 @@ from pipeline.lake_rows import Row, failure_row, finished_rows
 from pipeline.recipe import EmbedConfig, Recipe, load_recipe
 from pipeline.records import FinishedSource, SourceOutcome
 from pipeline.run_record import Run
+from pipeline.stage_embeddings import stage_embeddings
 
 _BATCH_SOURCES = 64
 _BATCH_S = 2.0
@@ -37,7 +39,9 @@ class IngestPlan:
     specs: tuple[str, ...]
     """What is listed; empty when `items` are worked off."""
     items: tuple[SourceItem, ...] = ()
-    """Sources of the lake that are tried again."""
+    """Sources of the lake that are worked on again."""
+    only_missing: bool = False
+    """Whether that is for the clips that bounds admit today and that were never encoded."""
     root: Path
     recipe: Recipe
 
@@ -78,6 +82,41 @@ def plan_retry(root: str, code: str, overrides: Sequence[str]) -> IngestPlan:
     return IngestPlan(specs=tuple(specs), items=tuple(items), root=path, recipe=recipe)
 
 
+def plan_only_missing(root: str, recipe: str | None, overrides: Sequence[str]) -> IngestPlan:
+    """The sources of which something is missing under bounds that are looser than when they were measured.
+
+    Args:
+        recipe: name or file; that of the latest ingest run when not given.
+
+    Raises:
+        ConfigError: the recipe would make other clips of the sources, not the same ones under other bounds.
+    """
+    path = open_root(root, create=False)
+    catalog = Catalog(path)
+    settings = chosen_recipe(catalog, recipe, overrides)
+    known = catalog.recipe_ids()
+    if settings.recipe_id not in known:
+        raise ConfigError(
+            "--only-missing must have a recipe that was run before, with other bounds at most, got a new one"
+            f" ({settings.recipe_id}; known: {', '.join(known)}); leave out --only-missing"
+        )
+    catalog.judge_by(settings.recipe_id, settings.bounds)
+    items = catalog.missing_items(settings.recipe_id)
+    return IngestPlan(specs=(), items=tuple(items), root=path, recipe=settings, only_missing=True)
+
+
+def chosen_recipe(catalog: Catalog, recipe: str | None, overrides: Sequence[str]) -> Recipe:
+    """The recipe of that name or file, or else that of the latest ingest run, with overrides applied.
+
+    Raises:
+        ConfigError: there is no such recipe, no run yet, or an override is wrong.
+    """
+    if recipe is not None:
+        return load_recipe(recipe, overrides)
+    latest = Recipe.model_validate_json(catalog.recipe_json(catalog.latest_recipe_id()))
+    return override_config(latest, overrides)
+
+
 def _check_sources(specs: Sequence[str], config: FetchConfig) -> None:
     """Raises `ConfigError` for malformed sources, and for cookies, proxies or credentials that cannot be read."""
     check_kinds(config, specs)
@@ -97,10 +136,11 @@ def _check_weights_files(embed: EmbedConfig) -> None:
 
 
 class Committer:
-    """Appends the sources of a run to the lake as they finish, and sends back those that may be tried again."""
+    """Stages embeddings and appends sources to the lake as they finish; sends back those that may be tried again."""
 
     def __init__(self, run: Run, recipe: Recipe, feed: RunFeed) -> None:
         self._run, self._recipe, self._feed = run, recipe, feed
+        self._store = LocalStore(run.root)
         self._rng = random.Random()  # Only for the jitter of pauses.
         retries = Catalog(run.root).retries(run.recipe_id)
         self._num_failures = {source_id: number for source_id, (number, _) in retries.items()}
@@ -128,7 +168,10 @@ class Committer:
     def _commit(self, batch: Sequence[FinishedSource]) -> None:
         now = datetime.now(UTC)
         origin = {"recipe_id": self._run.recipe_id, "run_id": self._run.run_id}
-        rows = finished_rows(batch, models=self._recipe.embed, **origin)
+        staged = [
+            stage_embeddings(source, store=self._store, recipe_id=self._run.recipe_id) for source in batch
+        ]
+        rows = finished_rows(staged, models=self._recipe.embed, **origin)
         failures = [self._failure_row(source.outcome, now) for source in batch if source.outcome.failed]
         self._run.commit(rows | {"failures": [row | origin for row in failures]})
         due_at = {row["subject_id"]: row["next_retry_at"] for row in failures if row["next_retry_at"]}

@@ -1,6 +1,7 @@
 """Records of the flow -> rows of the lake's tables."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,9 +9,9 @@ import numpy as np
 
 from crawl.items import SourceItem
 from crawl.politeness import HostPause
-from pipeline.lake_tables import member_columns
 from pipeline.recipe import EmbedConfig
 from pipeline.records import ClipEmbeddings, Curated, Failed, FinishedSource, StagedClip, Verdict
+from shards.manifest import member_columns
 
 Row = dict[str, Any]
 
@@ -65,18 +66,17 @@ def finished_rows(
     sources: Iterable[FinishedSource], *, recipe_id: str, run_id: str, models: EmbedConfig
 ) -> dict[str, list[Row]]:
     """Rows of what became of finished sources; failures have rows of their own."""
-    rows: dict[str, list[Row]] = {"fetches": [], "clips": [], "embeddings": []}
+    rows: dict[str, list[Row]] = {"fetches": [], "clips": [], "embeddings": [], "fingerprints": []}
     origin = {"recipe_id": recipe_id, "run_id": run_id}
     for source in sources:
         outcome = source.outcome
-        if outcome.fetched:
+        if outcome.fetched and outcome.fetched.is_new:
             rows["fetches"].append(_fetch_row(source) | origin)
         if outcome.curated:
             rows["clips"] += [row | origin for row in _clip_rows(outcome.curated)]
-            source_id = {"source_id": outcome.item.source_id}
-            rows["embeddings"] += [
-                row | source_id | origin for row in _embedding_rows(source.embeddings, models)
-            ]
+            own = {"source_id": outcome.item.source_id} | origin
+            rows["embeddings"] += [row | own for row in _embedding_rows(source.embeddings, models)]
+            rows["fingerprints"] += [row | own for row in _fingerprint_rows(outcome.curated)]
     return rows
 
 
@@ -124,16 +124,24 @@ def _clip_row(verdict: Verdict, curated: Curated, staged: StagedClip | None) -> 
         "height_px": probe.height_px,
         "video_codec": probe.video_codec,
         "audio_codec": probe.audio_codec,
-        "kept": verdict.kept,
-        "reject_reasons": list(verdict.reject_reasons),
+        "pass_index": curated.pass_index,
+        "faults": list(verdict.faults) or None,
         **dict(verdict.scores),
     }
     if staged:
-        row["bundle_key"] = curated.bundle_key
-        for member in staged.members:
+        row |= {"bundle_key": staged.bundle_key, "embedding_key": staged.embedding_key}
+        for member in staged.members + staged.embedding_members:
             place = (member.offset_bytes, member.member_bytes, member.crc32)
             row |= zip(member_columns(member.ext), place, strict=True)
     return row
+
+
+def _fingerprint_rows(curated: Curated) -> list[Row]:
+    return [
+        {"clip_id": clip.clip_id, **asdict(fingerprint)}
+        for clip in curated.staged
+        for fingerprint in clip.fingerprints
+    ]
 
 
 def _embedding_rows(embeddings: Sequence[ClipEmbeddings], models: EmbedConfig) -> list[Row]:

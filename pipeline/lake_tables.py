@@ -1,9 +1,15 @@
-"""The tables of the lake: their names, their columns, what one row is."""
+"""The tables of the lake: their names, their columns, what one row is.
+
+`clips` holds what was measured, not what follows from it: which clips are kept is computed from the scores and the
+bounds of the day (`verdict_sql.py`). A source that is curated once more has rows with a higher `pass_index`, which
+stand for all that it had before.
+"""
 
 import pyarrow as pa
 
 from filters.registry import all_filters
-from shards.schema import BUNDLE_MEMBERS
+from shards.manifest import member_columns
+from shards.schema import SAMPLE_MEMBERS
 
 _TIME = pa.timestamp("us", "UTC")
 
@@ -14,15 +20,10 @@ def _schema(**columns: pa.DataType | str) -> pa.Schema:
     )
 
 
-def member_columns(ext: str) -> tuple[str, str, str]:
-    """Columns of `clips`: where a file of a staged clip lies in its bundle, its length, its crc32."""
-    return f"{ext}_offset_bytes", f"{ext}_bytes", f"{ext}_crc32"
-
-
 def table_schemas() -> dict[str, pa.Schema]:
     """Columns of every table. `clips` has one for each registered filter, by the filter's name."""
     scores = {spec.name: "double" for spec in all_filters()}
-    members = {column: "int64" for ext in BUNDLE_MEMBERS for column in member_columns(ext)}
+    members = {column: "int64" for ext in SAMPLE_MEMBERS for column in member_columns(ext)}
     return {
         "sources": _schema(
             source_id="string", url="string", kind="string", span_start_s="double", span_end_s="double",
@@ -41,13 +42,25 @@ def table_schemas() -> dict[str, pa.Schema]:
         ),
         "clips": _schema(
             clip_id="string", source_id="string", recipe_id="string", run_id="string", stage="string",
-            start_s="double", end_s="double", width_px="int32", height_px="int32", **scores, kept="bool",
-            reject_reasons=pa.list_(pa.string()), video_codec="string", audio_codec="string",
-            bundle_key="string", **members,
+            pass_index="int32", start_s="double", end_s="double", width_px="int32", height_px="int32", **scores,
+            faults=pa.list_(pa.string()), video_codec="string", audio_codec="string", bundle_key="string",
+            embedding_key="string", **members,
         ),
         "embeddings": _schema(
             clip_id="string", source_id="string", recipe_id="string", run_id="string", model_kind="string",
             model="string", weights="string", num_vectors="int32", num_dims="int32", vectors_f16="binary",
+        ),
+        "fingerprints": _schema(
+            clip_id="string", source_id="string", recipe_id="string", run_id="string", kind="string",
+            version="int32", num_codes="int32", codes="binary",
+        ),
+        "duplicate_pairs": _schema(
+            clip_id="string", other_clip_id="string", recipe_id="string", method="string", similarity="double",
+            run_id="string", found_at=_TIME,
+        ),
+        "duplicates": _schema(
+            clip_id="string", source_id="string", recipe_id="string", group_id="string",
+            methods=pa.list_(pa.string()), run_id="string", found_at=_TIME,
         ),
         "failures": _schema(
             subject_id="string", recipe_id="string", run_id="string", stage="string", code="string",
@@ -60,15 +73,16 @@ def table_schemas() -> dict[str, pa.Schema]:
         "datasets": _schema(
             dataset="string", version="int32", recipe_id="string", run_id="string", sql="string", seed="int64",
             samples_per_shard="int32", num_samples="int64", num_sources="int64", num_shards="int32",
-            duration_s="double", manifest_sha256="string", packed_at=_TIME,
+            duration_s="double", mixture_json="string", recipe_json="string", lake_version="string",
+            manifest_sha256="string", packed_at=_TIME,
         ),
         "samples": _schema(
-            dataset="string", version="int32", clip_id="string", source_id="string", shard="string",
-            offset_bytes="int64",
+            dataset="string", version="int32", split="string", clip_id="string", source_id="string",
+            shard="string", offset_bytes="int64",
         ),
         "shards": _schema(
-            dataset="string", version="int32", shard="string", uri="string", sha256="string",
-            shard_bytes="int64", num_samples="int32",
+            dataset="string", version="int32", split="string", shard="string", home_version="int32", uri="string",
+            sha256="string", shard_bytes="int64", num_samples="int32",
         ),
         "runs": _schema(
             run_id="string", command="string", state="string", recipe_id="string", recipe_json="string",

@@ -213,7 +213,7 @@ def ingest_sources(place: FetchPlace, num_sources: int | None, *, work_dir: Path
         fn_constructor_args=(place,),
         **_placement(pools.fetch, num_threads=recipe.fetch.connections),
     )
-    curate_args = {"recipe": recipe, "root": place.root, "work_dir": work_dir}
+    curate_args = {"recipe": recipe, "root": place.root, "work_dir": work_dir, "earlier": place.earlier}
     dataset = dataset.flat_map(CurateActor, fn_constructor_kwargs=curate_args, **_placement(pools.curate))
     embed_args = {"config": recipe.embed, "use_gpu": pools.embed.gpus > 0}
     dataset = dataset.map(EmbedActor, fn_constructor_kwargs=embed_args, **_placement(pools.embed))

@@ -1,5 +1,7 @@
 """The recipe: every setting that decides what a dataset holds, in one file that people can read and diff."""
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
@@ -9,11 +11,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from crawl.policy import FetchConfig
-from filters.registry import Bounds, Filter, all_filters
+from filters.registry import Bounds, all_filters
 from infra.config import Config, config_hash, did_you_mean, load_config
 from infra.errors import ConfigError
 from infra.units import s_to_frames_floor
+from pipeline.dedup_config import DedupConfig
 from pipeline.frame_square import CropPolicy
+from pipeline.mixture import DatasetConfig
 
 _MIN_FRAMES = 8
 """The filters compare frames over time; fewer say nothing of cuts."""
@@ -90,6 +94,12 @@ class BoundsConfig(Config):
     strict: bool | None = None
     """Whether the bounds themselves are out."""
 
+    @classmethod
+    def of(cls, bounds: Bounds) -> "BoundsConfig":
+        """Bounds as a change that makes them from any others that end where they end."""
+        low, high = (value if math.isfinite(value) else None for value in (bounds.min, bounds.max))
+        return cls(min=low, max=high, strict=bounds.strict)
+
     def over(self, default: Bounds) -> Bounds:
         """The bounds with these changes."""
         changes = {key: value for key, value in self.model_dump().items() if value is not None}
@@ -122,6 +132,10 @@ class Recipe(Config):
     """Which models make the cached embeddings."""
     media: MediaConfig = MediaConfig()
     """What the media children may take."""
+    dedup: DedupConfig = DedupConfig()
+    """What makes clips duplicates of each other, and which of them stays."""
+    dataset: DatasetConfig = DatasetConfig()
+    """What `avgen pack` selects of the kept clips."""
 
     @model_validator(mode="after")
     def _filters_exist(self) -> "Recipe":
@@ -172,39 +186,50 @@ class Recipe(Config):
 
     @cached_property
     def recipe_id(self) -> str:
-        """12 hex digits that change whenever the same media file could give other bytes, scores or verdicts.
+        """12 hex digits that change whenever the same media file could give a clip other bytes or scores.
 
-        Not part of it: which file is fetched of a source, and what children may take. Weights count by their name.
+        Not part of it: which file is fetched of a source, what children may take, how datasets are selected, and
+        the bounds, for which clips are kept follows from their scores. Weights count by their name.
         """
         versions = {spec.name: spec.version for spec in all_filters()}
-        bounds = {name: _bounds_text(bound) for name, bound in self.bounds.items()}
-        identity = _Identity(
-            split=self.split, transcode=self.transcode, embed=self.embed, versions=versions, bounds=bounds
-        )
+        identity = _Identity(split=self.split, transcode=self.transcode, embed=self.embed, versions=versions)
         return config_hash(identity)
+
+    def with_all_bounds(self) -> "Recipe":
+        """The same recipe with every bound written out: other defaults of a later version change nothing in it."""
+        filters = {name: BoundsConfig.of(bounds) for name, bounds in self.bounds.items()}
+        return self.model_copy(update={"filters": filters})
 
     @cached_property
     def bounds(self) -> Mapping[str, Bounds]:
         """The bounds of every filter, by name."""
-        return {spec.name: self._bounds_of(spec) for spec in all_filters()}
-
-    def _bounds_of(self, spec: Filter) -> Bounds:
-        change = self.filters.get(spec.name)
-        return change.over(spec.keep) if change else spec.keep
+        return bounds_with(self.filters)
 
 
 class _Identity(Config):
-    """What `recipe_id` is the hash of: not how sources are fetched, nor what children may take."""
+    """What `recipe_id` is the hash of."""
 
     split: SplitConfig
     transcode: TranscodeConfig
     embed: EmbedConfig
     versions: Mapping[str, int]
-    bounds: Mapping[str, str]
 
 
-def _bounds_text(bounds: Bounds) -> str:
-    return f"{float(bounds.min)!r}..{float(bounds.max)!r}{' strict' if bounds.strict else ''}"
+def bounds_with(changes: Mapping[str, BoundsConfig]) -> Mapping[str, Bounds]:
+    """The bounds of every filter, by name, some of them changed."""
+    return {
+        spec.name: changes[spec.name].over(spec.keep) if spec.name in changes else spec.keep
+        for spec in all_filters()
+    }
+
+
+def recorded_bounds(recipe_json: str) -> Mapping[str, Bounds]:
+    """The bounds of a recipe that a run has recorded; a filter that was dropped since then is passed over."""
+    changes = json.loads(recipe_json).get("filters", {})
+    known = {spec.name for spec in all_filters()}
+    return bounds_with(
+        {name: BoundsConfig.model_validate(change) for name, change in changes.items() if name in known}
+    )
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str]) -> Recipe:

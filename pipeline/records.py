@@ -16,12 +16,15 @@ from crawl.fetch import FetchedMedia
 from crawl.items import SourceItem
 from infra.media import Probe
 from infra.units import s_to_ms
+from pipeline.fingerprint_clip import Fingerprint
 from shards.manifest import MemberRecord
 from shards.schema import sample_key
 
 NO_AUDIO = "no_audio"
 TOO_SHORT = "too_short"
 MAX_CLIPS = "max_clips"
+FAULTS = frozenset({NO_AUDIO, TOO_SHORT, MAX_CLIPS})
+"""Reasons against a span that no bound decides; every other reason is the name of a filter."""
 
 
 def clip_id_of(source_id: str, start_s: float, end_s: float) -> str:
@@ -62,14 +65,27 @@ class Verdict:
         """Whether nothing speaks against it."""
         return not self.reject_reasons
 
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """The reasons that hold whatever the bounds are."""
+        return tuple(reason for reason in self.reject_reasons if reason in FAULTS)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedClip:
-    """Where a kept clip's media lie inside its source's bundle."""
+    """Where a clip's media lie in a bundle of its source, and its embeddings in another one."""
 
     clip_id: str
+    bundle_key: str
+    """Path below the root."""
     members: tuple[MemberRecord, ...]
     """Its mp4, flac and json, in file order."""
+    embedding_key: str = ""
+    """Path below the root; empty until the clip is embedded."""
+    embedding_members: tuple[MemberRecord, ...] = ()
+    """Its clip.npy and clap.npy."""
+    fingerprints: tuple[Fingerprint, ...] = ()
+    """Of a clip that was staged just now: what copies of it are found by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +112,14 @@ class ClipEmbeddings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curated:
-    """What became of a fetched source: the header facts, a verdict a span, and its bundle if any was kept."""
+    """What became of a fetched source: the header facts, a verdict a span, and where its clips are staged."""
 
     probe: Probe
     verdicts: tuple[Verdict, ...]
     staged: tuple[StagedClip, ...]
-    bundle_key: str
-    """Path below the root; empty when nothing was kept."""
+    """Those that are kept, and those that an earlier pass under other bounds kept."""
+    pass_index: int = 0
+    """How often the source was curated before under this recipe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,10 @@ from uuid import uuid4
 from infra.config import canonical_json
 from infra.errors import AvgenError, ConfigError
 from infra.storage import exclusive, fresh_folder, write_atomic
+from infra.store import LocalStore
 from infra.telemetry import stderr_console
 from pipeline.lake import Lake
 from pipeline.lake_rows import Row
-from shards.writer import remove_leftovers
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _FACTS = "run.json"
@@ -118,7 +118,7 @@ def start_run(root: Path, command: str, *, recipe_id: str, settings_json: str) -
     run_id = f"{stamp}-{uuid4().hex[:6]}"
     fresh_folder(root / "tmp")
     for folder in (root / "staged").glob("*"):
-        remove_leftovers(folder)
+        LocalStore(folder).sweep()
     lake = Lake(root)
     lake.create()
     run = Run(

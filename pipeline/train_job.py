@@ -12,6 +12,7 @@ from typing import Any
 from infra.config import canonical_json
 from infra.errors import ConfigError, IntegrityError
 from infra.storage import exclusive, open_root
+from infra.store import LocalStore
 from pipeline.catalog import Catalog
 from pipeline.lake import Lake
 from pipeline.pack_dataset import check_dataset_name, finished_versions
@@ -89,13 +90,13 @@ def find_dataset(dataset: str, root: Path) -> Path:
         raise ConfigError(f"a dataset must be NAME or NAME@VERSION, got {dataset!r}")
     check_dataset_name(match["name"])
     versions_dir = root / "datasets" / match["name"]
-    finished = finished_versions(versions_dir)
+    finished = finished_versions(LocalStore(versions_dir))
     version = int(match["version"] or max(finished, default=0))
     if version not in finished:
         known = [
             f"{folder.name}@{number}"
             for folder in sorted(root.glob("datasets/*"))
-            for number in finished_versions(folder)
+            for number in finished_versions(LocalStore(folder))
         ]
         raise ConfigError(
             f"a finished dataset must be named, got {dataset};"

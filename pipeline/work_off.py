@@ -13,6 +13,7 @@ from crawl.politeness import Desk, HostPause
 from infra.telemetry import Advance, stderr_console
 from pipeline.actors import FetchPlace
 from pipeline.catalog import Catalog
+from pipeline.earlier_passes import EarlierPasses, write_earlier_passes
 from pipeline.feed import RunFeed
 from pipeline.ingest import Committer, IngestPlan
 from pipeline.lake_rows import pause_row
@@ -54,6 +55,7 @@ def work_off(plan: IngestPlan, run: Run, *, workers: Workers, advance: Advance) 
         desk=workers.desk,
         feed=feed,
         blocklist=Blocklist(catalog.blocks()),
+        earlier=_earlier_passes(plan, run, catalog) if plan.only_missing else None,
     )
     web = Web.opened(plan.recipe.fetch, workers.desk, on_pause=feed.pause)
     lister = Lister(plan.specs, web=web, run=run, feed=feed)
@@ -71,6 +73,11 @@ def work_off(plan: IngestPlan, run: Run, *, workers: Workers, advance: Advance) 
     left = feed.standing().standstill
     if left:
         _say(f"sources left for a later run: {left.num_waiting} ({left.message})")
+
+
+def _earlier_passes(plan: IngestPlan, run: Run, catalog: Catalog) -> EarlierPasses:
+    catalog.judge_by(run.recipe_id, plan.recipe.bounds)
+    return write_earlier_passes(catalog, recipe_id=run.recipe_id, folder=run.work_dir)
 
 
 @contextmanager

@@ -1,90 +1,99 @@
-"""Which rank reads which sample when: pure, the same on every machine and in every library version.
+"""Which sample comes where in an epoch, and who reads it: pure, the same on every machine and library version.
 
-An epoch is a circle: all shards in an order that depends on (seed, epoch). From a starting point that also
-depends on (seed, epoch), the circle is cut into one stretch of equal length a rank. So a rank goes from shard to
-shard with few openings, whatever the number of shards and ranks, and all ranks read equally many samples. What is
-left over (fewer samples than ranks) is not read in this epoch; the starting point moves every epoch, so it is
-other samples each time. Inside each run of a shard a rank reads in shuffled order: packing has mixed the sources
-already, so this only has to vary what meets in a batch from epoch to epoch.
+In an epoch all shards lie end to end, in an order that depends on (seed, epoch), and the samples of every
+shard are shuffled by (seed, epoch, shard). This line is cut into lanes of equal length, and the epoch takes one
+sample of every lane in turn: position p is step p // num_lanes of lane p % num_lanes. So samples that meet in a
+batch come from many shards, a reader goes through few shards at a time, and neither depends on how many readers
+there are.
+
+Rank r of R reads every R-th position. What all ranks together have passed is therefore one number, and another
+number of ranks can go on from it.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from functools import lru_cache
+from itertools import accumulate
+from typing import NamedTuple
 
 from infra.errors import ConfigError
 from shards.plan import hash_order
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """Samples of one shard, by their place in it, in the order in which they are to be read."""
+class Place(NamedTuple):
+    """A sample of a dataset: the `sample_index`-th of the `shard_index`-th shard."""
 
     shard_index: int
-    sample_indices: tuple[int, ...]
+    sample_index: int
 
 
-def samples_per_rank(num_samples: int, *, num_ranks: int) -> int:
-    """Samples that every rank reads in an epoch.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """The positions that one process reads.
 
-    Raises:
-        ConfigError: there are fewer samples than ranks, or no ranks.
-    """
-    if not 1 <= num_ranks <= num_samples:
-        raise ConfigError(
-            f"num_ranks must be from 1 to the number of samples ({num_samples}), got {num_ranks}; "
-            "use fewer ranks or loader workers, or a larger dataset"
-        )
-    return num_samples // num_ranks
-
-
-def rank_runs(
-    num_samples_by_shard: Sequence[int], *, rank: int, num_ranks: int, seed: int, epoch: int, start_index: int
-) -> Iterator[Run]:
-    """What `rank` reads in `epoch`, in order, from its `start_index`-th sample on.
+    Attributes:
+        worker: of `num_workers` loader processes of the rank. They take its batches in turn, `batch_positions` a
+            batch, so a loader that asks them in turn gets the rank's own order.
 
     Raises:
-        ConfigError: at once, if there are fewer samples than ranks or an argument is out of range.
+        ConfigError: when built, if a number is out of range.
     """
-    num_samples = sum(num_samples_by_shard)
-    per_rank = samples_per_rank(num_samples, num_ranks=num_ranks)
-    if not 0 <= rank < num_ranks:
-        raise ConfigError(f"rank must be from 0 to {num_ranks - 1}, got {rank}")
-    if not 0 <= start_index <= per_rank:
-        raise ConfigError(f"start_index must be from 0 to {per_rank}, got {start_index}")
-    salt = f"{seed}/{epoch}"
-    begin = int.from_bytes(sha256(f"{salt}/start".encode()).digest()) % num_samples + rank * per_rank
-    circle = 2 * _shuffled(range(len(num_samples_by_shard)), salt=salt)
-    stretches = _cut(circle, num_samples_by_shard, begin=begin, end=begin + per_rank)
-    return _without_first(_shuffled_runs(stretches, salt=f"{salt}/{rank}"), start_index)
+
+    rank: int = 0
+    num_ranks: int = 1
+    worker: int = 0
+    num_workers: int = 1
+    batch_positions: int = 1
+
+    def __post_init__(self) -> None:
+        for name, count in (("rank", self.num_ranks), ("worker", self.num_workers)):
+            index = getattr(self, name)
+            if not 0 <= index < count:
+                raise ConfigError(f"{name} must be from 0 to num_{name}s - 1 = {count - 1}, got {index}")
+        if self.batch_positions < 1:
+            raise ConfigError(f"batch_positions must be at least 1, got {self.batch_positions}")
+
+    def positions(self, begin: int, end: int) -> Iterator[int]:
+        """This process's part of the positions [begin, end), ascending."""
+        of_rank = range(begin + self.rank, end, self.num_ranks)
+        stride = self.num_workers * self.batch_positions
+        for first in range(self.worker * self.batch_positions, len(of_rank), stride):
+            yield from of_rank[first : first + self.batch_positions]
 
 
-def _cut(
-    shard_indices: Sequence[int], num_samples_by_shard: Sequence[int], *, begin: int, end: int
-) -> Iterator[tuple[int, range]]:
-    """Shards, and places in them, that cover the positions [begin, end) of the shards laid end to end."""
-    offset = 0
-    for shard_index in shard_indices:
-        num_samples = num_samples_by_shard[shard_index]
-        places = range(max(begin - offset, 0), min(end - offset, num_samples))
-        if places:
-            yield shard_index, places
-        offset += num_samples
+class EpochOrder:
+    """The order of one epoch. Shards are shuffled when they are reached, so beginning anywhere is cheap.
+
+    Positions may be asked in any order; ascending ones, however far apart, shuffle a shard once a lane.
+    """
+
+    def __init__(self, num_samples_by_shard: Sequence[int], *, seed: int, epoch: int, num_lanes: int) -> None:
+        self._salt = f"{seed}/{epoch}"
+        self._sizes = num_samples_by_shard
+        self._shard_indices = _shuffled(len(num_samples_by_shard), salt=self._salt)
+        self._ends = list(accumulate(num_samples_by_shard[index] for index in self._shard_indices))
+        self._num_lanes = num_lanes
+        self._shuffled_shard = lru_cache(maxsize=num_lanes)(self._shuffle_shard)
+
+    @property
+    def num_samples(self) -> int:
+        """Positions of the epoch."""
+        return self._ends[-1] if self._ends else 0
+
+    def place(self, position: int) -> Place:
+        """The sample at a position in [0, num_samples)."""
+        step, lane = divmod(position, self._num_lanes)
+        lane_steps, num_longer_lanes = divmod(self.num_samples, self._num_lanes)
+        offset = lane * lane_steps + min(lane, num_longer_lanes) + step
+        turn = bisect_right(self._ends, offset)
+        shard_index = self._shard_indices[turn]
+        first = self._ends[turn] - self._sizes[shard_index]
+        return Place(shard_index, self._shuffled_shard(shard_index)[offset - first])
+
+    def _shuffle_shard(self, shard_index: int) -> list[int]:
+        return _shuffled(self._sizes[shard_index], salt=f"{self._salt}/{shard_index}")
 
 
-def _shuffled_runs(stretches: Iterator[tuple[int, range]], *, salt: str) -> Iterator[Run]:
-    for shard_index, places in stretches:
-        indices = _shuffled(places, salt=f"{salt}/{shard_index}")
-        yield Run(shard_index=shard_index, sample_indices=tuple(indices))
-
-
-def _without_first(runs: Iterator[Run], count: int) -> Iterator[Run]:
-    for run in runs:
-        rest = run.sample_indices[count:]
-        count = max(count - len(run.sample_indices), 0)
-        if rest:
-            yield Run(shard_index=run.shard_index, sample_indices=rest)
-
-
-def _shuffled(numbers: Sequence[int], *, salt: str) -> list[int]:
-    return [int(text) for text in hash_order(map(str, numbers), salt=salt)]
+def _shuffled(count: int, *, salt: str) -> list[int]:
+    return [int(text) for text in hash_order(map(str, range(count)), salt=salt)]

@@ -1,37 +1,51 @@
-"""Which sample goes where at pack time: pure, and independent of the order in which clips are listed."""
+"""Which samples make which shard: pure, and independent of the order in which clips are listed."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 
-from infra.errors import ConfigError, IntegrityError
+from infra.errors import ConfigError
+from shards.manifest import shard_name
 
 
-def plan_shards(clip_ids: Sequence[str], *, seed: int, samples_per_shard: int) -> list[list[str]]:
-    """Clip ids of every shard, in order. Every shard is full but the last.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedShard:
+    """A shard that is to be written: rows [first_row, first_row + num_samples) of the plan."""
 
-    Clips of one source are spread over all shards, so that a reader which goes through a shard from
-    front to back meets unrelated clips.
+    name: str
+    split: str
+    first_row: int
+    num_samples: int
+
+
+def plan_shards(
+    num_samples: Mapping[str, int], *, samples_per_shard: int, next_index: Mapping[str, int]
+) -> list[PlannedShard]:
+    """The shards of all splits, by name. Every shard is full but the last one of a split.
+
+    Args:
+        num_samples: rows of every split in the plan, where the splits lie one after the other, by name.
+        next_index: of the first shard of a split; 0 where none is named.
 
     Raises:
         ConfigError: `samples_per_shard` is below 1.
-        IntegrityError: a clip is listed twice.
     """
     if samples_per_shard < 1:
         raise ConfigError(f"samples_per_shard must be at least 1, got {samples_per_shard}")
-    twice = sorted(clip_id for clip_id, count in Counter(clip_ids).items() if count > 1)
-    if twice:
-        raise IntegrityError(
-            f"every clip must be listed once, got {len(twice)} listed more often, first {twice[0]}"
-        )
-    shuffled = hash_order(clip_ids, salt=str(seed))
-    return [shuffled[i : i + samples_per_shard] for i in range(0, len(shuffled), samples_per_shard)]
-
-
-def shard_name(index: int) -> str:
-    """File name of shard `index`, in [0, 1e6); names sort by index."""
-    assert 0 <= index < 1_000_000, f"shard index must have at most six digits, got {index}"
-    return f"shard-{index:06d}.tar"
+    shards = []
+    end_row = 0
+    for split, count in sorted(num_samples.items()):
+        first_row, end_row = end_row, end_row + count
+        for index, row in enumerate(range(first_row, end_row, samples_per_shard), next_index.get(split, 0)):
+            shards.append(
+                PlannedShard(
+                    name=shard_name(split, index),
+                    split=split,
+                    first_row=row,
+                    num_samples=min(samples_per_shard, end_row - row),
+                )
+            )
+    return shards
 
 
 def hash_order(items: Iterable[str], *, salt: str) -> list[str]:

@@ -1,279 +1,386 @@
-"""Tar -> samples, for training and for checking: a sample comes out whole and proven, or not at all."""
+"""Shards -> samples, for training: a sample comes out whole and proven, or as `Skipped`, never in part."""
 
-import io
-import tarfile
+import logging
+import re
 import zlib
-from collections.abc import Iterator, Sequence
-from hashlib import file_digest
-from math import fsum, isclose
+from bisect import bisect_right
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from errno import EIO
+from functools import cache, cached_property, lru_cache, partial
+from itertools import accumulate
 from pathlib import Path
+from typing import Any, Self
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
+from numpy.typing import NDArray
 
 from infra.errors import ConfigError, IntegrityError
-from shards.manifest import INDEX_NAME, MANIFEST_NAME, Manifest, MemberRecord, ShardRecord, index_table
-from shards.order import Run, rank_runs, samples_per_rank
-from shards.schema import SAMPLE_MEMBERS, ClipMeta, Sample
+from infra.store import LocalStore, Store
+from shards.index import Index, ShardRows
+from shards.manifest import MANIFEST_NAME, Manifest, MemberRecord, ShardEntry, shard_key, version_key
+from shards.order import EpochOrder, Place, Share
+from shards.read_state import ReadState
+from shards.schema import Sample
+
+# For object stores. Assumption, not measured: eight requests at a time fill a connection of 10 Gbit/s.
+_NUM_THREADS = 8
+_NUM_AHEAD = 16
+"""Samples that are held in memory before they are asked for."""
+_NUM_CACHED_SHARDS = 64
+"""Shards whose index rows are kept for random access."""
+_VERSION_NAME = re.compile(r"v([1-9][0-9]*)")
+
+_log = logging.getLogger(__name__)
 
 
-def read_manifest(dataset_dir: Path) -> Manifest:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A position of the epoch whose sample cannot be given whole.
+
+    Attributes:
+        key: of the sample; empty where even that cannot be read.
+    """
+
+    key: str
+    shard: str
+    reason: str
+
+
+class ShardReader:
+    """The samples of one split of a finished dataset version, as a stream or one by one.
+
+    It holds the manifest and, once a sample was asked for, the footer of the index; it keeps no file open. It may
+    travel to other processes: by fork or spawn from a folder, by spawn alone from an object store.
+    """
+
+    def __init__(
+        self, versions: Store, version: int, *, split: str = "train", max_skipped_ratio: float = 0.01
+    ) -> None:
+        """Arguments:
+            versions: the folder of the dataset, which holds its versions.
+            max_skipped_ratio: share of the split's samples that may be skipped in an epoch.
+
+        Raises:
+            ConfigError: no such version or split.
+            IntegrityError: the manifest contradicts itself.
+        """
+        self.manifest = read_manifest(versions, version)
+        self.max_skipped_ratio = max_skipped_ratio
+        self.num_skipped_by_shard: Counter[str] = Counter()
+        """Positions that the streams of this reader have skipped, in this process."""
+        self._versions = versions
+        self._split = split
+        self._index = Index(versions, self.manifest)
+        # Places count the shards of the split alone; the index has those of all splits.
+        self._numbers = [i for i, shard in enumerate(self.manifest.shards) if shard.split == split]
+        self._shards = [self.manifest.shards[number] for number in self._numbers]
+        self._ends = list(accumulate(shard.num_samples for shard in self._shards))
+        self._cached_rows = lru_cache(maxsize=_NUM_CACHED_SHARDS)(self._rows)
+        if not self._shards:
+            known = ", ".join(entry.split for entry in self.manifest.splits)
+            raise ConfigError(f"split must be one of {known} of {self._subject}, got {split}")
+
+    def __reduce__(self) -> tuple[partial[Self], tuple[Store, int]]:
+        make = partial(type(self), split=self._split, max_skipped_ratio=self.max_skipped_ratio)
+        return make, (self._versions, self.manifest.version)
+
+    @classmethod
+    def opened(cls, dataset_dir: Path, *, split: str = "train", max_skipped_ratio: float = 0.01) -> Self:
+        """The reader of the version in a local folder `.../<name>/v<k>`.
+
+        Raises:
+            ConfigError: the folder is none of a finished version.
+        """
+        match = _VERSION_NAME.fullmatch(dataset_dir.name)
+        if match is None:
+            raise ConfigError(f"the folder of a dataset version must be named v1, v2, ..., got {dataset_dir}")
+        versions = LocalStore(dataset_dir.parent)
+        return cls(versions, int(match[1]), split=split, max_skipped_ratio=max_skipped_ratio)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the split."""
+        return self._ends[-1]
+
+    def stream(
+        self,
+        state: ReadState,
+        *,
+        rank: int = 0,
+        num_ranks: int = 1,
+        worker: int = 0,
+        num_workers: int = 1,
+        batch_positions: int = 1,
+    ) -> Generator[Sample | Skipped, None, None]:
+        """One item for every position of this process in the rest of the epoch, in order (see `shards/order.py`).
+
+        Args:
+            worker: of `num_workers` loader processes that take batches of `batch_positions` in turn.
+
+        Raises:
+            ConfigError: at once, if an argument is out of range.
+            IntegrityError: on the way, if more is skipped than `check_skipped` allows.
+            StorageUnavailable: on the way, if the store does not answer.
+        """
+        share = Share(
+            rank=rank,
+            num_ranks=num_ranks,
+            worker=worker,
+            num_workers=num_workers,
+            batch_positions=batch_positions,
+        )
+        if state.position > self.num_samples:
+            raise ConfigError(
+                f"position of a read state must be at most the {self.num_samples} samples of {self._subject}, got"
+                f" {state.position}; use it with the dataset version that it is of"
+            )
+        return self._counted(self._read_ahead(state, share), num_readers=num_ranks * num_workers)
+
+    def sample(self, key: str) -> Sample:
+        """The sample of that key. The first call reads the keys of the whole split.
+
+        Raises:
+            ConfigError: the split has no such sample.
+            IntegrityError: it is damaged.
+        """
+        hashes, indices = self._key_table
+        first, last = (np.searchsorted(hashes, hash(key), side) for side in ("left", "right"))
+        for index in indices[first:last].tolist():
+            place = self._place(index)
+            if self._cached_rows(place.shard_index).keys[place.sample_index] == key:
+                return self.sample_at(index)
+        raise ConfigError(f"a sample of {self._subject} must be named, got {key}")
+
+    def sample_at(self, index: int) -> Sample:
+        """A sample by its number in [0, num_samples), in the order of `keys`.
+
+        Raises:
+            ConfigError: there is no such number.
+            IntegrityError: it is damaged.
+        """
+        place = self._place(index)
+        members = self._cached_rows(place.shard_index).members(place.sample_index)
+        return read_sample(self._versions, self._shards[place.shard_index], members)
+
+    def keys(self) -> Iterator[str]:
+        """Keys of the split, in the order of shards and files."""
+        for number in self._numbers:
+            yield from self._index.keys(number)
+
+    def check_skipped(self, num_skipped: int, *, num_readers: int = 1) -> None:
+        """Raises `IntegrityError` when more of an epoch is skipped than may be.
+
+        One lost shard is little of a dataset and much of what one of many readers has, so `max_skipped_ratio` is
+        that of the whole split. A reader that knows only its own losses gives up at half of its share, too.
+        """
+        ratio, share = self.max_skipped_ratio, self.num_samples / num_readers
+        if num_skipped > min(ratio * self.num_samples, max(ratio, 0.5) * share):
+            worst = ", ".join(f"{name} ({count})" for name, count in self.num_skipped_by_shard.most_common(8))
+            raise IntegrityError(
+                f"at most {ratio:.2%} of {self.num_samples} samples may be skipped in an epoch, got {num_skipped}"
+                f" with {num_readers} readers of {self._subject}; skipped here: {worst or 'none'}; run"
+                " `avgen repair`"
+            )
+
+    @property
+    def _subject(self) -> str:
+        return f"{self._versions.url}/v{self.manifest.version}"
+
+    @cached_property
+    def _key_table(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Hashes of all keys in ascending order, and the number of the sample of each: 16 bytes a sample."""
+        hashes = np.fromiter((hash(key) for key in self.keys()), np.int64, count=self.num_samples)
+        order = np.argsort(hashes)
+        return hashes[order], order
+
+    def _place(self, index: int) -> Place:
+        if not 0 <= index < self.num_samples:
+            raise ConfigError(
+                f"index must be from 0 to {self.num_samples - 1} in {self._subject}, got {index}"
+            )
+        shard_index = bisect_right(self._ends, index)
+        return Place(shard_index, index - self._ends[shard_index] + self._shards[shard_index].num_samples)
+
+    def _rows(self, shard_index: int) -> ShardRows:
+        return self._index.rows(self._numbers[shard_index])
+
+    def _read_ahead(self, state: ReadState, share: Share) -> Iterator[Sample | Skipped]:
+        """The items of a share in order."""
+        order = EpochOrder(
+            [shard.num_samples for shard in self._shards],
+            seed=state.seed,
+            epoch=state.epoch,
+            num_lanes=state.num_lanes,
+        )
+        with _begin_reads(self._versions) as (begin, num_ahead):
+            rows = lru_cache(maxsize=state.num_lanes)(partial(begin, self._rows))
+            pending: deque[Callable[[], Sample | Skipped]] = deque()
+            for position in share.positions(state.position, order.num_samples):
+                place = order.place(position)
+                # The rows are begun before the sample, so no thread waits for rows that wait for a thread.
+                pending.append(begin(self._item, place, rows(place.shard_index)))
+                if len(pending) > num_ahead:
+                    yield pending.popleft()()
+            while pending:
+                yield pending.popleft()()
+
+    def _item(self, place: Place, rows: Callable[[], ShardRows]) -> Sample | Skipped:
+        shard = self._shards[place.shard_index]
+        try:
+            members = rows().members(place.sample_index)
+        except IntegrityError as err:
+            return Skipped(key="", shard=shard.name, reason=str(err))
+        return _whole_or_skipped(self._versions, shard, members)
+
+    def _counted(
+        self, items: Iterator[Sample | Skipped], *, num_readers: int
+    ) -> Generator[Sample | Skipped, None, None]:
+        """The same items; what is skipped is counted, said once a shard, and has an end."""
+        num_skipped = 0
+        for item in items:
+            if isinstance(item, Skipped):
+                num_skipped += 1
+                self.num_skipped_by_shard[item.shard] += 1
+                if self.num_skipped_by_shard[item.shard] == 1:
+                    _log.warning("%s of %s is damaged: %s", item.shard, self._subject, item.reason)
+                self.check_skipped(num_skipped, num_readers=num_readers)
+            yield item
+
+
+@contextmanager
+def _begin_reads(store: Store) -> Iterator[tuple[Callable[..., Any], int]]:
+    """How to begin a read, which gives a function that ends it, and how many to have begun ahead of need.
+
+    A folder answers at once; handing its bytes over from another thread costs half as much again as reading them.
+    """
+    if isinstance(store, LocalStore):
+        yield lambda work, *arguments: cache(partial(work, *arguments)), 0
+        return
+    pool = ThreadPoolExecutor(max_workers=_NUM_THREADS, thread_name_prefix="samples")
+    try:
+        yield lambda work, *arguments: pool.submit(work, *arguments).result, _NUM_AHEAD
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def read_manifest(versions: Store, version: int) -> Manifest:
     """The manifest of a finished dataset version.
 
     Raises:
         ConfigError: there is none, so the version does not exist or was not finished.
-        IntegrityError: it contradicts itself.
+        IntegrityError: it contradicts itself, or is that of another version.
     """
-    path = dataset_dir / MANIFEST_NAME
+    key = version_key(version, MANIFEST_NAME)
     try:
-        with _open(path) as stream:
-            data = stream.read()
-    except FileNotFoundError as err:
-        raise ConfigError(f"a dataset version must have {path}, got none; run `avgen pack` (again)") from err
-    return Manifest.from_bytes(data)
-
-
-class ShardReader:
-    """The samples of one finished dataset version. Holds the manifest; opens shards when they are needed."""
-
-    def __init__(self, dataset_dir: Path) -> None:
-        self._dataset_dir = dataset_dir
-        self.manifest = read_manifest(dataset_dir)
-        self._samples_by_shard = [list(shard.by_key().values()) for shard in self.manifest.shards]
-
-    @property
-    def num_samples(self) -> int:
-        """Samples of the version."""
-        return self.manifest.num_samples
-
-    def samples_per_rank(self, num_ranks: int) -> int:
-        """Samples that `samples` yields to every rank in an epoch: `num_samples // num_ranks`."""
-        return samples_per_rank(self.num_samples, num_ranks=num_ranks)
-
-    def samples(
-        self, *, rank: int, num_ranks: int, seed: int, epoch: int, start_index: int = 0
-    ) -> Iterator[Sample]:
-        """The samples of one rank in one epoch, from its `start_index`-th on (`shards/order.py` says which).
-
-        All ranks get equally many, no sample goes to two of them, and at most `num_ranks - 1` samples sit out
-        the epoch. What `start_index` skips is not read.
-
-        Raises:
-            ConfigError: at once, if there are fewer samples than ranks or an argument is out of range.
-            IntegrityError: on the way, if a shard is missing, truncated or altered.
-        """
-        runs = rank_runs(
-            [len(samples) for samples in self._samples_by_shard],
-            rank=rank,
-            num_ranks=num_ranks,
-            seed=seed,
-            epoch=epoch,
-            start_index=start_index,
-        )
-        return self._read_runs(runs)
-
-    def sample(self, key: str) -> Sample:
-        """The sample of that key, by one seek.
-
-        Raises:
-            ConfigError: the version has no such sample.
-        """
-        for shard, samples in zip(self.manifest.shards, self._samples_by_shard, strict=True):
-            for members in samples:
-                if members[0].key == key:
-                    with _open_shard(self._dataset_dir, shard) as stream:
-                        return _read_sample(stream, shard.name, members)
-        raise ConfigError(f"a sample of {self._dataset_dir} must be named, got {key}")
-
-    def _read_runs(self, runs: Iterator[Run]) -> Iterator[Sample]:
-        for run in runs:
-            shard, samples = self.manifest.shards[run.shard_index], self._samples_by_shard[run.shard_index]
-            with _open_shard(self._dataset_dir, shard) as stream:
-                for index in run.sample_indices:
-                    yield _read_sample(stream, shard.name, samples[index])
+        manifest = Manifest.from_bytes(versions.read(key))
+    except (FileNotFoundError, NotADirectoryError) as err:
+        raise ConfigError(
+            f"a dataset version must have {key}, got none in {versions.url}; run `avgen pack` (again)"
+        ) from err
+    if manifest.version != version:
+        raise IntegrityError(f"version in {key} of {versions.url} must be {version}, got {manifest.version}")
+    return manifest
 
 
 def num_samples(dataset_dir: Path) -> int:
-    """Samples of a finished dataset version."""
-    return read_manifest(dataset_dir).num_samples
+    """Training samples of the finished version in a local folder."""
+    return ShardReader.opened(dataset_dir).num_samples
 
 
-def read_samples(
-    dataset_dir: Path, *, rank: int, num_ranks: int, seed: int, epoch: int, start_index: int = 0
-) -> Iterator[Sample]:
-    """The samples of one rank in one epoch: `ShardReader.samples` of that folder."""
-    reader = ShardReader(dataset_dir)
-    return reader.samples(rank=rank, num_ranks=num_ranks, seed=seed, epoch=epoch, start_index=start_index)
+def iter_samples_of_shard(
+    versions: Store, manifest: Manifest, shard_name: str, *, every: int = 1
+) -> Iterator[Sample | Skipped]:
+    """Every n-th sample of a shard, whatever its split, in file order. For many shards: `read_shard`.
+
+    Raises:
+        ConfigError: the version has no such shard.
+        IntegrityError: its rows in the index cannot be read.
+    """
+    names = [shard.name for shard in manifest.shards]
+    if shard_name not in names:
+        raise ConfigError(f"a shard of {versions.url}/v{manifest.version} must be named, got {shard_name}")
+    yield from read_shard(versions, Index(versions, manifest), names.index(shard_name), every=every)
 
 
-def read_sample(dataset_dir: Path, key: str) -> Sample:
-    """One sample by its key. To read many, keep a `ShardReader`."""
-    return ShardReader(dataset_dir).sample(key)
+def read_shard(versions: Store, index: Index, number: int, *, every: int = 1) -> Iterator[Sample | Skipped]:
+    """Every n-th sample of the `number`-th shard of a manifest, in file order.
+
+    Raises:
+        IntegrityError: its rows in the index cannot be read.
+    """
+    shard, rows = index.manifest.shards[number], index.rows(number)
+    for place in range(0, shard.num_samples, every):
+        yield _whole_or_skipped(versions, shard, rows.members(place))
 
 
-def read_staged_clip(bundle: Path, members: Sequence[MemberRecord]) -> dict[str, bytes]:
-    """One staged clip out of its source's bundle, as bytes by extension, each proven by its crc32.
+def _whole_or_skipped(
+    versions: Store, shard: ShardEntry, members: Sequence[MemberRecord]
+) -> Sample | Skipped:
+    try:
+        return read_sample(versions, shard, members)
+    except IntegrityError as err:
+        return Skipped(key=members[0].key, shard=shard.name, reason=str(err))
+
+
+def read_sample(versions: Store, shard: ShardEntry, members: Sequence[MemberRecord]) -> Sample:
+    """One sample, by one read of its range of the shard.
+
+    Raises:
+        IntegrityError: the shard is missing or truncated, or a byte of the sample is not what it was.
+    """
+    key = members[0].key
+    try:
+        return Sample.from_members(key, read_members(versions, shard_key(shard), members))
+    except IntegrityError as err:
+        raise IntegrityError(f"sample {key} of {shard.name} is damaged: {err}") from err
+
+
+def read_members(store: Store, key: str, members: Sequence[MemberRecord]) -> dict[str, bytes]:
+    """Bytes by extension of neighbouring members of a tar, in file order, each proven by its crc32.
+
+    Raises:
+        IntegrityError: the file is missing, truncated, altered or on a broken disk.
+    """
+    first, last = members[0], members[-1]
+    begin = first.offset_bytes
+    try:
+        data = store.read_range(
+            key, offset_bytes=begin, num_bytes=last.offset_bytes + last.member_bytes - begin
+        )
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as err:
+        raise IntegrityError(f"{key} must be in {store.url}, got no file") from err
+    except OSError as err:
+        if err.errno != EIO:
+            raise
+        raise IntegrityError(f"{key} of {store.url} must be readable, got {err}") from err
+    view = memoryview(data)
+    return {member.ext: _proven(view[member.offset_bytes - begin :], member) for member in members}
+
+
+def read_staged_clip(store: Store, bundle_key: str, members: Sequence[MemberRecord]) -> dict[str, bytes]:
+    """One staged clip (or its embeddings) out of its source's bundle, as bytes by extension, each proven.
 
     Raises:
         IntegrityError: the bundle is missing, truncated or altered.
     """
     try:
-        with _open(bundle) as stream:
-            return _read_members(stream, members)
-    except FileNotFoundError as err:
-        raise IntegrityError(
-            f"clip {members[0].key} must lie in {bundle}, which is missing; restore it"
-        ) from err
+        return read_members(store, bundle_key, members)
     except IntegrityError as err:
         raise IntegrityError(
-            f"clip {members[0].key} of bundle {bundle} is damaged: {err}; restore it"
+            f"clip {members[0].key} of bundle {bundle_key} is damaged: {err}; restore it"
         ) from err
 
 
-def verify_dataset(dataset_dir: Path) -> list[str]:
-    """What does not hold in a dataset version: one line a problem, none for a sound version.
-
-    Checked: manifest, index, every shard (`verify_shard`), totals, and that no other tar lies there.
-    """
-    try:
-        manifest = read_manifest(dataset_dir)
-    except (ConfigError, IntegrityError) as err:
-        return [str(err)]
-    known = {shard.name for shard in manifest.shards}
-    strays = sorted(path.name for path in dataset_dir.glob("*.tar") if path.name not in known)
-    problems = [f"{name} must be in the manifest or not be there" for name in strays]
-    problems += _index_problems(dataset_dir, manifest)
-    shard_problems = [line for shard in manifest.shards for line in verify_shard(dataset_dir, shard)]
-    return problems + (shard_problems or _total_problems(dataset_dir, manifest))
-
-
-def verify_shard(dataset_dir: Path, shard: ShardRecord) -> list[str]:
-    """What does not hold in one shard: its presence, size, sha256, and every member of every sample.
-
-    A shard whose sha256 is right is also walked with webdataset, so that what other programs will read
-    from it is what the manifest says.
-    """
-    try:
-        with _open(dataset_dir / shard.name) as stream:
-            size_bytes = stream.seek(0, io.SEEK_END)
-            stream.seek(0)
-            digest = file_digest(stream, "sha256").hexdigest()
-            if (size_bytes, digest) == (shard.shard_bytes, shard.sha256):
-                stream.seek(0)
-                return _walk_problems(stream, shard)
-            return [
-                f"{shard.name} must have {shard.shard_bytes} bytes and sha256 {shard.sha256}, "
-                f"got {size_bytes} bytes and {digest}",
-                *_damaged_samples(stream, shard),
-            ]
-    except FileNotFoundError:
-        return [f"{shard.name} must be there, got no file"]
-
-
-def _open(path: Path) -> io.BufferedIOBase:
-    """A seekable binary stream. The one place that opens for reading."""
-    return path.open("rb")
-
-
-def _open_shard(dataset_dir: Path, shard: ShardRecord) -> io.BufferedIOBase:
-    """A shard of the right size, opened. Raises `IntegrityError` if it is missing or of another size."""
-    try:
-        stream = _open(dataset_dir / shard.name)
-    except FileNotFoundError as err:
-        raise IntegrityError(
-            f"{shard.name} must be in {dataset_dir}; remove the version and pack again"
-        ) from err
-    size_bytes = stream.seek(0, io.SEEK_END)
-    if size_bytes != shard.shard_bytes:
-        stream.close()
-        cut = [m.key for m in shard.members if m.offset_bytes + m.member_bytes > size_bytes]
-        extent = f"cut from sample {cut[0]} on" if cut else "no sample is cut"
-        raise IntegrityError(
-            f"{shard.name} must have {shard.shard_bytes} bytes, got {size_bytes} ({extent});"
-            " remove the version and pack again"
-        )
-    return stream
-
-
-def _read_sample(stream: io.BufferedIOBase, shard_name: str, members: Sequence[MemberRecord]) -> Sample:
-    key = members[0].key
-    try:
-        return Sample.from_members(key, _read_members(stream, members))
-    except IntegrityError as err:
-        raise IntegrityError(f"sample {key} of {shard_name} is damaged: {err}") from err
-
-
-def _read_members(stream: io.BufferedIOBase, members: Sequence[MemberRecord]) -> dict[str, bytes]:
-    """Bytes of every member of one sample, in one pass forward, each proven by its crc32."""
-    return {member.ext: _read_member(stream, member) for member in members}
-
-
-def _read_member(stream: io.BufferedIOBase, member: MemberRecord) -> bytes:
-    stream.seek(member.offset_bytes)
-    data = stream.read(member.member_bytes)
+def _proven(rest: memoryview, member: MemberRecord) -> bytes:
+    """The member's bytes, with which `rest` begins."""
+    data = bytes(rest[: member.member_bytes])
     if len(data) != member.member_bytes:
         raise IntegrityError(f"{member.ext} must have {member.member_bytes} bytes, got the first {len(data)}")
     crc32 = zlib.crc32(data)
     if crc32 != member.crc32:
         raise IntegrityError(f"{member.ext} must have the crc32 {member.crc32}, got {crc32}")
     return data
-
-
-def _index_problems(dataset_dir: Path, manifest: Manifest) -> list[str]:
-    try:
-        with _open(dataset_dir / INDEX_NAME) as stream:
-            table = pq.read_table(stream)
-    except (FileNotFoundError, pa.ArrowException) as err:
-        return [f"{INDEX_NAME} must be a Parquet file, got {err}"]
-    return (
-        [] if table.equals(index_table(manifest)) else [f"{INDEX_NAME} must hold what {MANIFEST_NAME} says"]
-    )
-
-
-def _damaged_samples(stream: io.BufferedIOBase, shard: ShardRecord) -> list[str]:
-    problems = []
-    for members in shard.by_key().values():
-        try:
-            _read_sample(stream, shard.name, members)
-        except IntegrityError as err:
-            problems.append(str(err))
-    return problems
-
-
-def _walk_problems(stream: io.BufferedIOBase, shard: ShardRecord) -> list[str]:
-    from webdataset.tariterators import tar_file_iterator
-
-    expected = [(f"{m.key}.{m.ext}", m.member_bytes, m.crc32) for m in shard.members]
-    try:
-        found = [(m["fname"], len(m["data"]), zlib.crc32(m["data"])) for m in tar_file_iterator(stream)]
-    except tarfile.TarError as err:
-        return [f"{shard.name} must read as a tar, got {err}"]
-    if found != expected:
-        return [
-            f"{shard.name} must hold the {len(expected)} members of the manifest, got others ({len(found)})"
-        ]
-    return _damaged_samples(stream, shard)
-
-
-def _total_problems(dataset_dir: Path, manifest: Manifest) -> list[str]:
-    """Totals of the manifest that the samples' own metadata contradict."""
-    metas = list(_metas(dataset_dir, manifest))
-    num_sources = len({meta.source_id for meta in metas})
-    duration_s = fsum(meta.end_s - meta.start_s for meta in metas)
-    others = sum(meta.models != manifest.models for meta in metas)
-    problems = []
-    if num_sources != manifest.num_sources:
-        problems.append(f"num_sources must be the {num_sources} of the samples, got {manifest.num_sources}")
-    if not isclose(duration_s, manifest.duration_s, rel_tol=1e-9):
-        problems.append(f"duration_s must be the {duration_s} of the samples, got {manifest.duration_s}")
-    if others:
-        problems.append(f"all samples must be embedded by {manifest.models}, got {others} by others")
-    return problems
-
-
-def _metas(dataset_dir: Path, manifest: Manifest) -> Iterator[ClipMeta]:
-    json_index = SAMPLE_MEMBERS.index("json")
-    for shard in manifest.shards:
-        with _open_shard(dataset_dir, shard) as stream:
-            for members in shard.by_key().values():
-                yield ClipMeta.from_json_bytes(_read_member(stream, members[json_index]))

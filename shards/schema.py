@@ -20,6 +20,8 @@ from shards.strict_json import checked, parse_object, require_keys
 SAMPLE_MEMBERS: tuple[str, ...] = ("mp4", "flac", "json", "clip.npy", "clap.npy")
 # The members of a staged clip: a sample that has no embeddings yet.
 BUNDLE_MEMBERS: tuple[str, ...] = ("mp4", "flac", "json")
+# The members of a clip in the bundle of its source's embeddings.
+EMBEDDING_MEMBERS: tuple[str, ...] = ("clip.npy", "clap.npy")
 
 # A dot would move the border between key and extension in WebDataset readers, a slash would make folders.
 # 91 characters: a ustar name has room for 100, and ".clip.npy" takes 9 of them.

@@ -5,47 +5,52 @@ The headers come from `tarfile`, not from `webdataset.TarWriter`, because `impor
 with CUDA). A test holds the bytes equal to those of `webdataset.TarWriter`.
 """
 
-import os
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
-from pathlib import Path
+from pathlib import PurePosixPath
 from types import TracebackType
-from typing import BinaryIO, Self
-from uuid import uuid4
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.errors import IntegrityError
-from infra.storage import sync
-from shards.manifest import INDEX_NAME, MANIFEST_NAME, Manifest, MemberRecord, ShardRecord, index_table
-from shards.schema import BUNDLE_MEMBERS, SAMPLE_MEMBERS, check_key
+from infra.store import NewFile, Store
+from shards.manifest import (
+    INDEX_NAME,
+    MANIFEST_NAME,
+    Manifest,
+    MemberRecord,
+    ShardRecord,
+    index_schema,
+    version_key,
+)
+from shards.schema import BUNDLE_MEMBERS, EMBEDDING_MEMBERS, SAMPLE_MEMBERS, check_key
 
 _MODE = 0o644
-_TEMP_SUFFIX = ".tmp"
+_LAYOUTS = (SAMPLE_MEMBERS, BUNDLE_MEMBERS, EMBEDDING_MEMBERS)
 
 
 class ShardWriter:
-    """Context manager that writes one tar: a shard of samples, or the bundle of a source's staged clips.
+    """Context manager that writes one tar: a shard of samples, or a bundle of a source's clips or embeddings.
 
-    Until the block ends without an error there is nothing at `path`; then the whole file is there, and
+    Until the block ends without an error there is nothing at `key`; then the whole file is there, and
     `record` says what it holds. After an error neither the file nor a temporary one is left. A process that
-    is killed leaves a temporary file: see `remove_leftovers`.
+    is killed leaves a temporary file: see `Store.sweep`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset_bytes = 0
-        self._digest = sha256()
+    def __init__(self, store: Store, key: str) -> None:
+        self._store, self._key = store, key
+        self._name = PurePosixPath(key).name
         self._layout: tuple[str, ...] | None = None
         self._keys: set[str] = set()
         self._members: list[MemberRecord] = []
         self._record: ShardRecord | None = None
 
     def __enter__(self) -> Self:
-        self._file = _AtomicFile(self._path)
+        self._file = HashedFile(self._store.create(self._key))
         return self
 
     def __exit__(
@@ -67,8 +72,8 @@ class ShardWriter:
         """Append one sample (or staged clip).
 
         Args:
-            members: bytes by extension, exactly `SAMPLE_MEMBERS` or `BUNDLE_MEMBERS` in that order, and the
-                same for all samples of a file.
+            members: bytes by extension, exactly `SAMPLE_MEMBERS`, `BUNDLE_MEMBERS` or `EMBEDDING_MEMBERS` in
+                that order, and the same for all samples of a file.
 
         Raises:
             IntegrityError: a key with a dot, a key twice, other members, or a member without bytes. Nothing
@@ -83,8 +88,8 @@ class ShardWriter:
     def _check(self, key: str, members: Mapping[str, bytes]) -> None:
         check_key(key)
         if key in self._keys:
-            raise IntegrityError(f"every key of {self._path.name} must be unique, got {key} twice")
-        allowed = (SAMPLE_MEMBERS, BUNDLE_MEMBERS) if self._layout is None else (self._layout,)
+            raise IntegrityError(f"every key of {self._name} must be unique, got {key} twice")
+        allowed = _LAYOUTS if self._layout is None else (self._layout,)
         if tuple(members) not in allowed:
             raise IntegrityError(f"members of {key} must be one of {allowed}, in order, got {tuple(members)}")
         empty = [ext for ext, data in members.items() if not data]
@@ -94,90 +99,92 @@ class ShardWriter:
     def _append(self, key: str, ext: str, data: bytes) -> None:
         header = tarfile.TarInfo(f"{key}.{ext}")
         header.size, header.mode = len(data), _MODE
-        self._put(header.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict"))
+        self._file.write(header.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict"))
         self._members.append(
             MemberRecord(
                 key=key,
                 ext=ext,
-                offset_bytes=self._offset_bytes,
+                offset_bytes=self._file.num_bytes,
                 member_bytes=len(data),
                 crc32=zlib.crc32(data),
             )
         )
-        self._put(data)
-        self._put(bytes(-len(data) % tarfile.BLOCKSIZE))
-
-    def _put(self, data: bytes) -> None:
         self._file.write(data)
-        self._digest.update(data)
-        self._offset_bytes += len(data)
+        self._file.write(bytes(-len(data) % tarfile.BLOCKSIZE))
 
     def _finish(self) -> None:
         """Write the end of the tar (two empty blocks, filled up to a record) and put it in its place."""
         if not self._keys:
-            raise IntegrityError(f"{self._path.name} must hold at least one sample, got none")
-        self._put(bytes(2 * tarfile.BLOCKSIZE))
-        self._put(bytes(-self._offset_bytes % tarfile.RECORDSIZE))
+            raise IntegrityError(f"{self._name} must hold at least one sample, got none")
+        self._file.write(bytes(2 * tarfile.BLOCKSIZE))
+        self._file.write(bytes(-self._file.num_bytes % tarfile.RECORDSIZE))
         self._file.commit()
         self._record = ShardRecord(
-            name=self._path.name,
-            sha256=self._digest.hexdigest(),
-            shard_bytes=self._offset_bytes,
+            name=self._name,
+            sha256=self._file.sha256,
+            shard_bytes=self._file.num_bytes,
             num_samples=len(self._keys),
             members=tuple(self._members),
         )
 
 
-def write_manifest(dataset_dir: Path, manifest: Manifest) -> None:
-    """Write the index and then, last of all files of the version, the manifest."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(index_table(manifest), sink)
-    _write_atomically(dataset_dir / INDEX_NAME, sink.getvalue().to_pybytes())
-    _write_atomically(dataset_dir / MANIFEST_NAME, manifest.to_bytes())
+def write_index(versions: Store, version: int, tables: Iterable[pa.Table]) -> str:
+    """Write the index of a version, one row group a table (one table a shard); its sha256.
 
-
-def remove_leftovers(folder: Path) -> list[str]:
-    """Delete the temporary files that killed writers left in `folder`; returns their names, sorted.
-
-    Only for the one process that owns the folder: a writer that is at work there would lose its file.
+    Only one table at a time is in memory.
     """
-    leftovers = sorted(path for path in folder.glob(f".*{_TEMP_SUFFIX}") if path.is_file())
-    for path in leftovers:
-        path.unlink()
-    return [path.name for path in leftovers]
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    file = _AtomicFile(path)
+    file = HashedFile(versions.create(version_key(version, INDEX_NAME)))
     try:
-        file.write(data)
+        with pq.ParquetWriter(file, index_schema(), compression="zstd") as writer:
+            for table in tables:
+                writer.write_table(table, row_group_size=max(1, table.num_rows))
         file.commit()
     finally:
         file.discard_unless_committed()
+    return file.sha256
 
 
-class _AtomicFile:
-    """A new file that takes its name, durably, when it is committed. The one place that opens for writing."""
+def write_manifest(versions: Store, manifest: Manifest) -> None:
+    """Write the manifest of a version: to be called when all its other files are in place."""
+    versions.write(version_key(manifest.version, MANIFEST_NAME), manifest.to_bytes())
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        # Unique: a task that was given up for dead and its successor may write the same path at once.
-        self._temp = path.with_name(f".{path.name}.{uuid4().hex}{_TEMP_SUFFIX}")
-        self._stream: BinaryIO = self._temp.open("xb")
 
-    def write(self, data: bytes) -> None:
-        self._stream.write(data)
+class HashedFile:
+    """A new file of a store that knows its length and its sha256; also a stream that pyarrow can write to."""
+
+    closed = False
+
+    def __init__(self, file: NewFile) -> None:
+        self._file = file
+        self._digest = sha256()
+        self.num_bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what was written so far, 64 hexadecimal digits."""
+        return self._digest.hexdigest()
+
+    def write(self, data: bytes) -> int:
+        """Append."""
+        self._file.write(data)
+        self._digest.update(data)
+        self.num_bytes += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        """How much was written."""
+        return self.num_bytes
+
+    def flush(self) -> None:
+        """Nothing: only what was committed is there."""
+
+    def close(self) -> None:
+        """Nothing: see `commit`."""
 
     def commit(self) -> None:
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        self._temp.replace(self._path)
-        sync(self._path.parent)
+        """Give the file its key."""
+        self._file.commit()
 
     def discard_unless_committed(self) -> None:
-        try:
-            self._stream.close()
-        finally:
-            self._temp.unlink(missing_ok=True)
+        """Leave nothing behind. To be called in any case, as in `finally`."""
+        self._file.discard_unless_committed()

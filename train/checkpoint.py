@@ -21,7 +21,7 @@ from torch import Tensor
 from infra.errors import ConfigError, IntegrityError
 from infra.storage import fresh_folder, sync, write_atomic
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _LAST = "last"
 _MANIFEST = "manifest.json"
 _MODEL_FILE = "model.pt"

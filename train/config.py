@@ -30,6 +30,8 @@ class DataConfig(Config):
     """Share of samples that train without CLIP, and independently without CLAP."""
     num_batches_ahead: int = Field(ge=1)
     """Batches that are decoded while the current one trains."""
+    max_skipped_ratio: float = Field(default=0.01, ge=0, le=1)
+    """Share of the dataset that all ranks together may skip in an epoch because its shards are damaged."""
 
     @property
     def fps(self) -> Fraction:

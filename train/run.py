@@ -25,6 +25,7 @@ from infra.storage import exclusive, write_atomic
 from infra.telemetry import EXIT_FAILED, EXIT_USAGE
 from model.avgen_model import AVGenModel
 from model.latents import CODEC_NAME
+from shards.read_state import ReadState
 from shards.reader import ShardReader
 from train.arguments import Arguments, parse_arguments
 from train.checkpoint import (
@@ -39,7 +40,7 @@ from train.checkpoint import (
     save_optimiser_shard,
 )
 from train.config import TrainConfig, check_dataset_fits, load_train_config
-from train.data import Batch, BatchSource, Position, prefetch, with_embedding_widths
+from train.data import Batch, BatchSource, prefetch, with_embedding_widths
 from train.engine import (
     Engine,
     Ranks,
@@ -76,6 +77,7 @@ class Trainer:
         self._out_dir = out_dir
         self._config = config
         self._ranks = ranks
+        self._reader = reader
         self.facts = run_facts(reader, config, num_ranks=ranks.num_ranks)
         self._source = BatchSource(reader, config, rank=ranks.rank, num_ranks=ranks.num_ranks)
         torch.manual_seed(config.seed)
@@ -84,7 +86,10 @@ class Trainer:
         self._engine = Engine(model, config.optimiser, rank_batch_samples=config.rank_batch_samples)
         self._step = 0
         self._num_samples_seen = 0
-        self._position = Position(epoch=0, num_read=0)
+        self._state = ReadState.start(seed=config.seed)
+        self._num_skipped_in_epoch = 0
+        self._num_left_out = [0, 0, 0]
+        self._num_left_over = 0
 
     @property
     def is_first(self) -> bool:
@@ -106,14 +111,12 @@ class Trainer:
         self._engine.restore(checkpoint.model_state, checkpoint.optimiser_shards)
         self._step = checkpoint.step
         self._num_samples_seen = checkpoint.facts["num_samples_seen"]
-        self._position = resumed_position(checkpoint, self._ranks)
+        self._state = ReadState(**checkpoint.facts["read_state"])
 
     def train(self) -> dict[str, object]:
         """Train to the recipe's last step; returns the summary that rank 0 prints."""
         log = MetricsLog(self._out_dir, first_step=self._step) if self.is_first else None
-        batches = prefetch(
-            self._source.batches(self._position), num_ahead=self._config.data.num_batches_ahead
-        )
+        batches = prefetch(self._source.batches(self._state), num_ahead=self._config.data.num_batches_ahead)
         checkpoint_dir = self._out_dir / "checkpoints" / f"step-{self._step:06d}"
         with contextlib.closing(batches):
             while self._step < self._config.num_steps:
@@ -123,11 +126,14 @@ class Trainer:
                     say(metrics.line(self._config.num_steps))
                 if self._is_checkpoint_due():
                     checkpoint_dir = self._save()
-        skipped = self._total_skipped()
         if log is None:
             return {}
-        if any(skipped):
-            say(f"samples left out: {skipped[0]} shorter than the window, {skipped[1]} undecodable")
+        if any(self._num_left_out) or self._num_left_over:
+            unreadable, too_short, undecodable = self._num_left_out
+            say(
+                f"samples left out: {unreadable} in damaged shards, {too_short} shorter than the window, "
+                f"{undecodable} undecodable, {self._num_left_over} at the ends of epochs"
+            )
         return {
             "steps": self._step,
             "first_loss": log.first_loss(),
@@ -146,15 +152,17 @@ class Trainer:
         begin_s = time.perf_counter()
         batch = next(batches)
         wait_s = time.perf_counter() - begin_s
+        while (num_samples := self._num_samples_of_step(batch)) == 0:
+            batch = next(batches)
         losses = compute_losses(self._engine, batch_to(batch, self._ranks.device), self._config)
-        means = self._checked_means(losses, batch)
-        gradient_norm = self._engine.update(losses.total, step=self._step)
+        means = self._checked_means(losses, batch, num_samples=num_samples)
+        # The engine averages over ranks; this makes it the average over samples. It is 1 when no rank lacks any.
+        weight = len(batch.keys) * self._ranks.num_ranks / num_samples
+        gradient_norm = self._engine.update(losses.total * weight, step=self._step)
         learning_rate = learning_rate_at(self._step, self._config.optimiser)
         self._step += 1
-        self._position = batch.position
         step_s = time.perf_counter() - begin_s
-        global_batch = self._config.rank_batch_samples * self._ranks.num_ranks
-        self._num_samples_seen += global_batch
+        self._num_samples_seen += num_samples
         return StepMetrics(
             step=self._step,
             loss=means[0],
@@ -163,27 +171,44 @@ class Trainer:
             alignment_loss=means[3],
             gradient_norm=gradient_norm,
             learning_rate=learning_rate,
-            samples_per_s=global_batch / step_s,
+            samples_per_s=num_samples / step_s,
             data_wait_ratio=wait_s / step_s,
             num_samples_seen=self._num_samples_seen,
         )
 
-    def _checked_means(self, losses: Losses, batch: Batch) -> list[float]:
-        """Total, video, audio and alignment loss over all ranks.
+    def _num_samples_of_step(self, batch: Batch) -> int:
+        """Samples that all ranks have to train on in this step, which the reading has now passed.
+
+        Raises:
+            IntegrityError: the ranks have skipped more of this epoch than the recipe allows.
+        """
+        counts = torch.tensor([len(batch.keys), *batch.num_left_out], device=self._ranks.device)
+        num_samples, *num_left_out = sum_over_ranks(counts).tolist()
+        if batch.state.epoch != self._state.epoch:
+            self._num_left_over += self._reader.num_samples - self._state.position
+            self._num_skipped_in_epoch = 0
+        self._state = batch.state
+        self._num_left_out = [sum(pair) for pair in zip(self._num_left_out, num_left_out, strict=True)]
+        self._num_skipped_in_epoch += num_left_out[0]
+        self._reader.check_skipped(self._num_skipped_in_epoch)
+        return num_samples
+
+    def _checked_means(self, losses: Losses, batch: Batch, *, num_samples: int) -> list[float]:
+        """Total, video, audio and alignment loss over the `num_samples` of all ranks.
 
         Raises:
             IntegrityError: a loss of any rank is not finite; on all ranks, before the optimiser moves.
         """
         terms = (losses.total, losses.video_B.mean(), losses.audio_B.mean(), losses.alignment)
-        sums = sum_over_ranks(torch.stack([term.detach().float() for term in terms]))
+        sums = sum_over_ranks(torch.stack([term.detach().float() for term in terms]) * len(batch.keys))
         if not bool(sums.isfinite().all()):
-            own = losses.nonfinite_keys(batch.keys)
+            own = losses.nonfinite_keys(batch.keys) if batch.keys else []
             keys = sorted(key for rank_keys in gather_over_ranks(own) for key in rank_keys)
             raise IntegrityError(
                 f"the loss must be finite, got {sums.tolist()} (total, video, audio, alignment) at step "
                 f"{self._step + 1} for samples {', '.join(keys)}; the last checkpoint is untouched"
             )
-        return (sums / self._ranks.num_ranks).tolist()
+        return (sums / num_samples).tolist()
 
     def _save(self) -> Path:
         """Write a checkpoint with all ranks; returns its folder."""
@@ -194,35 +219,15 @@ class Trainer:
         if self.is_first:
             files.append(save_model(self._out_dir, self._engine.model_state()))
         all_files: list[list[SavedFile]] = gather_over_ranks(files)
-        positions = gather_over_ranks(asdict(self._position))
         folder = self._out_dir / "checkpoints" / f"step-{self._step:06d}"
         if self.is_first:
-            seen = {"num_samples_seen": self._num_samples_seen, "positions": positions}
+            seen = {"num_samples_seen": self._num_samples_seen, "read_state": asdict(self._state)}
             facts = {**asdict(self.facts), **seen}
             flat = [file for rank_files in all_files for file in rank_files]
             folder = commit_checkpoint(self._out_dir, step=self._step, facts=facts, files=flat)
             remove_old_checkpoints(self._out_dir, num_kept=self._config.checkpoint.num_kept)
         wait_for_ranks()
         return folder
-
-    def _total_skipped(self) -> list[int]:
-        skipped = self._source.skipped
-        counts = torch.tensor([skipped.num_too_short, skipped.num_undecodable], device=self._ranks.device)
-        return sum_over_ranks(counts).tolist()
-
-
-def resumed_position(checkpoint: Checkpoint, ranks: Ranks) -> Position:
-    """Where a rank reads on: its own place, or with another number of ranks its share of what was read.
-
-    With another number of ranks the samples of the current epoch are cut differently, so some of them are
-    read twice in it and some not; every later epoch is whole.
-    """
-    positions = [Position(**position) for position in checkpoint.facts["positions"]]
-    if len(positions) == ranks.num_ranks:
-        return positions[ranks.rank]
-    epoch = min(position.epoch for position in positions)
-    num_read = sum(position.num_read for position in positions if position.epoch == epoch)
-    return Position(epoch=epoch, num_read=num_read // ranks.num_ranks)
 
 
 def run_facts(reader: ShardReader, config: TrainConfig, *, num_ranks: int) -> RunFacts:
@@ -253,7 +258,7 @@ def write_run_files(out_dir: Path, config: TrainConfig, facts: RunFacts) -> None
 def train_rank(arguments: Arguments, ranks: Ranks) -> dict[str, object]:
     """Run one rank to the end; returns the summary on rank 0, nothing elsewhere."""
     recipe = load_train_config(arguments.recipe, overrides=arguments.overrides)
-    reader = ShardReader(arguments.dataset_dir)
+    reader = ShardReader.opened(arguments.dataset_dir, max_skipped_ratio=recipe.data.max_skipped_ratio)
     check_dataset_fits(
         recipe, dataset_dir=arguments.dataset_dir, num_samples=reader.num_samples, num_ranks=ranks.num_ranks
     )

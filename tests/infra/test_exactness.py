@@ -177,7 +177,7 @@ def test_curate_source_flash_and_beep_are_together_in_the_written_sample(
     outcome = curate(path, tmp_path / "root", reader, span_start_s=start_s, span_end_s=start_s + 4)[
         -1
     ].outcome
-    with tarfile.open(tmp_path / "root" / outcome.curated.bundle_key) as bundle:
+    with tarfile.open(tmp_path / "root" / outcome.curated.staged[0].bundle_key) as bundle:
         mp4, flac = (bundle.extractfile(member).read() for member in bundle.getmembers()[:2])
     with av.open(io.BytesIO(mp4)) as video:
         brightness_N = [frame.to_ndarray(format="gray").mean() for frame in video.decode(video=0)]

@@ -8,9 +8,10 @@ from pathlib import Path
 from crawl.politeness import LocalDesk
 from infra.storage import exclusive
 from pipeline.actors import RECORD, CurateActor, EmbedActor, FetchActor, FetchPlace, gather_sources
+from pipeline.dataset import DatasetSummary, PackOptions, build, plan_dataset
 from pipeline.feed import Feed
 from pipeline.ingest import IngestPlan, drop_partial_fetches, plan_ingest
-from pipeline.pack_dataset import make_manifest, plan_shares, select_clips, write_share
+from pipeline.pack_dataset import write_shard
 from pipeline.recipe import Recipe
 from pipeline.records import FinishedSource
 from pipeline.run_record import Run, start_run
@@ -23,7 +24,7 @@ def finished_sources(
     """What `ingest_sources` does with Ray, one job at a time."""
     recipe = place.recipe
     fetch = FetchActor(place)
-    curate = CurateActor(recipe=recipe, root=place.root, work_dir=work_dir)
+    curate = CurateActor(recipe=recipe, root=place.root, work_dir=work_dir, earlier=place.earlier)
     embed = EmbedActor(config=recipe.embed, use_gpu=False)
     while (jobs := feed.take(1, wait_s=1.0)) is not None:
         for job in jobs:
@@ -44,24 +45,26 @@ def run_plan(plan: IngestPlan, run: Run) -> None:
 
 def ingest_in_process(spec: str, root: Path, *overrides: str) -> Recipe:
     """What `avgen run` does, without Ray and Prefect."""
-    plan = plan_ingest([spec], str(root), "demo", overrides)
-    recipe = plan.recipe
+    return run_in_process(plan_ingest([spec], str(root), "demo", overrides))
+
+
+def run_in_process(plan: IngestPlan) -> Recipe:
+    """Work off a plan as a run of its own."""
+    root, recipe = plan.root, plan.recipe
     with exclusive(root):
-        run = start_run(root, "ingest", recipe_id=recipe.recipe_id, settings_json=recipe.model_dump_json())
+        run = start_run(
+            root,
+            "ingest",
+            recipe_id=recipe.recipe_id,
+            settings_json=recipe.with_all_bounds().model_dump_json(),
+        )
         run_plan(plan, run)
         run.mark("done")
     return recipe
 
 
-def pack_in_process(
-    catalog, root: Path, dataset_dir: Path, *, recipe_id: str, seed: int = 0, samples_per_shard: int = 2
-):
-    """What `avgen pack` does to the disk, without Ray and Prefect; the manifest."""
-    selection = select_clips(catalog, recipe_id=recipe_id, where="true")
-    shares = plan_shares(
-        selection, root=root, dataset_dir=dataset_dir, seed=seed, samples_per_shard=samples_per_shard
-    )
-    records = [write_share(share) for share in shares]
-    return make_manifest(
-        selection, records, name="d", version=1, seed=seed, samples_per_shard=samples_per_shard
-    )
+def pack_in_process(name: str, root: Path, options: PackOptions) -> DatasetSummary:
+    """What `avgen pack` does, without Ray and Prefect."""
+    request = plan_dataset(name, str(root), options).request
+    with exclusive(root):
+        return build(request, write_shards=lambda tasks: map(write_shard, tasks))

@@ -25,8 +25,11 @@ def clip(source_id: str, number: int, *reasons: str) -> dict:
         "recipe_id": "r",
         "start_s": 10.0 * number,
         "end_s": 10.0 * number + 10,
-        "kept": not reasons,
-        "reject_reasons": list(reasons),
+        "faults": list(reasons) or None,
+        "bundle_key": None if reasons else f"staged/{source_id}.tar",
+        "mp4_bytes": None if reasons else 1,
+        "embedding_key": None if reasons else f"staged/{source_id}.npy.tar",
+        "clap_npy_bytes": None if reasons else 1,
     }
 
 
@@ -52,7 +55,7 @@ def filled(root: Path, *, sources: list[str], clips: list[dict], failures: list[
     embeddings = [
         {"clip_id": row["clip_id"], "recipe_id": "r", "model_kind": kind}
         for row in clips
-        if row["kept"]
+        if row["bundle_key"]
         for kind in ("clip", "clap")
     ]
     rows = {
@@ -69,7 +72,7 @@ def test_funnel_every_ending_counts_once(tmp_path):
     catalog = filled(
         tmp_path,
         sources=["kept", "rejected", "gone", "broken", "waiting"],
-        clips=[clip("kept", 0), clip("kept", 1, "snr_db"), clip("rejected", 0, "no_audio", "short_side_px")],
+        clips=[clip("kept", 0), clip("kept", 1, "snr_db"), clip("rejected", 0, "no_audio", "too_short")],
         failures=[failure("gone", "fetch", "gone"), failure("broken", "curate", "undecodable")],
     )
     funnel = read_funnel(catalog, "r")
@@ -81,7 +84,7 @@ def test_funnel_every_ending_counts_once(tmp_path):
         ("measure", "spans", 3, 1, 2, 0, 0),
         ("embed", "clips", 1, 1, 0, 0, 0),
     ]
-    assert dict(funnel.reasons) == {"snr_db": 1, "no_audio": 1, "short_side_px": 1}
+    assert dict(funnel.reasons) == {"snr_db": 1, "no_audio": 1, "too_short": 1}
     assert funnel.failures == (("curate", "undecodable", 1), ("fetch", "gone", 1))
     assert (funnel.kept_clips, funnel.kept_duration_s) == (1, 10.0)
     assert funnel_tree(funnel)["reasons"]["no_audio"] == 1

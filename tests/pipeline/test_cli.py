@@ -15,7 +15,20 @@ import pytest
 from pipeline.cli import exit_status
 from pipeline.lake import Lake
 
-COMMANDS = ("demo", "run", "pack", "train", "nightly", "status", "sql")
+COMMANDS = (
+    "demo",
+    "run",
+    "retry",
+    "what-if",
+    "dedup",
+    "pack",
+    "verify",
+    "train",
+    "nightly",
+    "status",
+    "sql",
+    "block",
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +37,10 @@ def root(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("root")
     lake = Lake(path)
     lake.create()
-    clip = {"clip_id": "c", "source_id": "s", "recipe_id": "r", "kept": True, "snr_db": float("inf")}
-    clip |= {"start_s": 0.0, "end_s": 10.0, "reject_reasons": ["a", "b"]}
+    clip = {"clip_id": "c", "source_id": "s", "recipe_id": "r", "snr_db": float("inf")}
+    clip |= {"start_s": 0.0, "end_s": 10.0, "faults": ["a", "b"]}
     embedding = {"clip_id": "c", "vectors_f16": b"\x00\xff"}
-    run = {"run_id": "r", "command": "ingest", "state": "done", "recipe_id": "r"}
+    run = {"run_id": "r", "command": "ingest", "state": "done", "recipe_id": "r", "recipe_json": "{}"}
     run |= {"recorded_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)}
     lake.commit({"clips": [clip], "embeddings": [embedding], "runs": [run]}, run_id="r", batch_index=0)
     return path
@@ -50,7 +63,7 @@ def avgen(capsys):
         (("rnu",), "no such command 'rnu'. Did you mean 'run'?; see avgen --help"),
         (("--bogus",), "no such option: --bogus; see avgen --help"),
         (("run", "--roo", "x"), "no such option: --roo (Possible options: --root); see avgen run --help"),
-        (("run",), "missing option '--source'; see avgen run --help"),
+        (("run",), "missing option '--root'; see avgen run --help"),
         (("pack",), "missing argument 'NAME'; see avgen pack --help"),
         (("sql", "--root"), "option '--root' requires an argument; see avgen sql --help"),
         (("sql", "a", "b", "--root", "R"), "got unexpected extra argument(s) (b); see avgen sql --help"),
@@ -165,7 +178,7 @@ def test_half_made_lake_says_to_run_again(command, avgen, tmp_path):
 def test_status_json_is_the_funnel(avgen, root):
     status, out, err = avgen("status", "--root", str(root), "--json")
     assert (status, err) == (0, "")
-    assert json.loads(out)["kept_clips"] == 1
+    assert json.loads(out)["reasons"] == {"a": 1, "b": 1}
 
 
 @pytest.mark.parametrize(

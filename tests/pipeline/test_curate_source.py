@@ -16,7 +16,7 @@ import pytest
 from infra.errors import MediaTooLarge, TooShort, Truncated, Undecodable
 from infra.media.reader import MediaReader
 from model.encoders.speech import SpeechDetector, load_speech
-from pipeline.curate_source import Workplace, bundle_key, curate_source
+from pipeline.curate_source import Workplace, bundle_stem, curate_source
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.records import CuratePart
 from tests.media import CORPUS, SPEECH, ffmpeg, make_clip, needs_corpus
@@ -58,7 +58,7 @@ def test_curate_source_long_clip_accounts_for_every_second(long_clip, tmp_path, 
 
 def test_curate_source_kept_clips_are_exact_and_of_equal_length(long_clip, tmp_path, reader):
     outcome = curate(long_clip, tmp_path, reader)[-1].outcome
-    bundle = (tmp_path / outcome.curated.bundle_key).read_bytes()
+    bundle = (tmp_path / outcome.curated.staged[0].bundle_key).read_bytes()
     for clip in outcome.curated.staged:
         mp4, flac, meta_json = (
             bundle[member.offset_bytes : member.offset_bytes + member.member_bytes] for member in clip.members
@@ -87,7 +87,7 @@ def test_curate_source_twice_gives_the_same_bytes_and_leaves_no_scratch(long_cli
     digests = set()
     for name in ("a", "b"):
         outcome = curate(long_clip, tmp_path / name, reader)[-1].outcome
-        bundle = (tmp_path / name / outcome.curated.bundle_key).read_bytes()
+        bundle = (tmp_path / name / outcome.curated.staged[0].bundle_key).read_bytes()
         digests.add(hashlib.sha256(bundle).hexdigest())
         assert list((tmp_path / name / "work").iterdir()) == []
     assert len(digests) == 1
@@ -103,7 +103,7 @@ def test_curate_source_header_reject_decodes_nothing_and_spans_the_source(tmp_pa
     assert verdict.stage == "screen"
     assert verdict.reject_reasons == ("frame_rate_fps", "no_audio", "short_side_px")
     assert (verdict.start_s, verdict.end_s) == (0, pytest.approx(5, abs=0.1))
-    assert (part.inputs, part.outcome.curated.bundle_key) == ((), "")
+    assert (part.inputs, part.outcome.curated.staged) == ((), ())
     assert not (tmp_path / "root" / "staged").exists()
 
 
@@ -122,7 +122,9 @@ def test_curate_source_gives_the_same_bytes_whatever_its_worker_did_before(long_
             for path in before:
                 curate(path, tmp_path / f"{name}-before", reader)
             outcome = curate(long_clip, tmp_path / name, reader)[-1].outcome
-        digests.add(hashlib.sha256((tmp_path / name / outcome.curated.bundle_key).read_bytes()).hexdigest())
+        digests.add(
+            hashlib.sha256((tmp_path / name / outcome.curated.staged[0].bundle_key).read_bytes()).hexdigest()
+        )
     assert len(digests) == 1
 
 
@@ -131,7 +133,7 @@ def test_curate_source_all_windows_rejected_leaves_no_bundle(tmp_path, reader):
     curated = curate(path, tmp_path / "root", reader)[-1].outcome.curated
     assert curated.verdicts[0].reject_reasons == ("keyframe_laplacian_variance",)
     assert "laplacian_variance" not in dict(curated.verdicts[0].scores)
-    assert (curated.staged, curated.bundle_key) == ((), "")
+    assert (curated.staged, curated.staged) == ((), ())
     assert list((tmp_path / "root").glob("staged/*/*")) == []
 
 
@@ -148,7 +150,10 @@ def test_curate_source_span_gives_only_that_part(long_clip, tmp_path, reader):
     outcome = curate(long_clip, tmp_path, reader, span_start_s=2.0, span_end_s=6.0)[-1].outcome
     (verdict,) = outcome.curated.verdicts
     assert (verdict.start_s, verdict.end_s, verdict.kept) == (2, 6, True)
-    assert outcome.curated.bundle_key == bundle_key(outcome.item.source_id, RECIPE.recipe_id)
+    assert (
+        outcome.curated.staged[0].bundle_key
+        == f"{bundle_stem(outcome.item.source_id, RECIPE.recipe_id, 0)}.tar"
+    )
 
 
 def test_curate_source_span_beyond_the_end_raises_too_short(long_clip, tmp_path, reader):
@@ -268,7 +273,7 @@ def test_curate_source_in_shots_mode_no_clip_holds_the_frame_after_a_cut(two_sho
     parts = curate(two_shots, tmp_path, reader, recipe)
     assert spans(parts) == [(0, 4, ()), (4, 5.375, ()), (5.375, 9.375, ()), (9.375, 11.5, ())]
     curated = parts[-1].outcome.curated
-    with tarfile.open(tmp_path / curated.bundle_key) as bundle:
+    with tarfile.open(tmp_path / curated.staged[0].bundle_key) as bundle:
         mp4s = [
             bundle.extractfile(member).read() for member in bundle.getmembers() if member.name.endswith("mp4")
         ]
@@ -306,7 +311,7 @@ def test_curate_source_crop_is_as_the_recipe_says(tmp_path, reader, crop, expect
         tmp_path / "a.mp4", duration_s=4, video="color=0x868686:size=1280x480:rate=25,noise=alls=60"
     )
     parts = curate(path, tmp_path, reader, with_settings(f"transcode.crop={crop}"))
-    with tarfile.open(tmp_path / parts[-1].outcome.curated.bundle_key) as bundle:
+    with tarfile.open(tmp_path / parts[-1].outcome.curated.staged[0].bundle_key) as bundle:
         mp4 = bundle.extractfile(bundle.getmembers()[0]).read()
     with av.open(io.BytesIO(mp4)) as video:
         luma_HW = np.frombuffer(next(video.decode(video=0)).planes[0], np.uint8).reshape(512, 512)

@@ -54,13 +54,12 @@ def test_recipe_id_follows_what_decides_clips_and_nothing_else():
     base = load_recipe("default", []).recipe_id
     assert load_recipe("default", []).recipe_id == base
     for override in (
-        "filters.snr_db.min=12",
         "split.clip_s=5",
         "transcode.x264_crf=20",
         "embed.clip_model=tiny",
     ):
         assert load_recipe("default", [override]).recipe_id != base
-    for override in ("fetch.max_bytes=720", "media.memory_mib=2048", "filters.snr_db.min=10"):
+    for override in ("fetch.max_bytes=720", "media.memory_mib=2048", "filters.snr_db.min=12"):
         assert load_recipe("default", [override]).recipe_id == base
 
 

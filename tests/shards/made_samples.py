@@ -1,19 +1,12 @@
 """Samples whose media are made-up bytes, which is all that this folder ever sees of media."""
 
-import random
-from pathlib import Path
-
 import numpy as np
 
-from shards.manifest import FORMAT_VERSION, Manifest
-from shards.plan import plan_shards, shard_name
 from shards.schema import EmbeddingModels, Sample, StagedMeta, sample_key
-from shards.writer import ShardWriter, write_manifest
 
 MODELS = EmbeddingModels(
     clip_model="ViT-B-32", clip_weights="untrained", clap_model="HTSAT-tiny", clap_weights="untrained"
 )
-SQL = "SELECT clip_id FROM clips WHERE kept"
 
 
 def make_staged_meta(clip_id: str, *, source_id: str = "s0", start_s: float = 0.0) -> StagedMeta:
@@ -57,33 +50,3 @@ def make_sample(index: int) -> Sample:
         clip_embedding_ND=rng.standard_normal((10, 4)).astype(np.float16),
         clap_embedding_D=rng.standard_normal(6).astype(np.float16),
     )
-
-
-def make_dataset(dataset_dir: Path, *, num_samples: int, samples_per_shard: int, seed: int = 0) -> Manifest:
-    """A finished dataset version of the samples 0 to `num_samples`, given to the packer in random order."""
-    samples = {sample.key: sample for sample in map(make_sample, range(num_samples))}
-    plan = plan_shards(
-        random.sample(sorted(samples), len(samples)), seed=seed, samples_per_shard=samples_per_shard
-    )
-    records = []
-    for index, keys in enumerate(plan):
-        with ShardWriter(dataset_dir / shard_name(index)) as writer:
-            for key in keys:
-                writer.write(key, samples[key].to_members())
-        records.append(writer.record)
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        name="demo",
-        version=1,
-        recipe_id="r0",
-        seed=seed,
-        samples_per_shard=samples_per_shard,
-        sql=SQL,
-        num_samples=num_samples,
-        num_sources=len({sample.meta.source_id for sample in samples.values()}),
-        duration_s=10.0 * num_samples,
-        models=MODELS,
-        shards=tuple(records),
-    )
-    write_manifest(dataset_dir, manifest)
-    return manifest

@@ -1,63 +1,57 @@
-import random
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.errors import ConfigError, IntegrityError
-from shards.plan import plan_shards, shard_name
+from infra.errors import ConfigError
+from shards.plan import PlannedShard, hash_order, plan_shards
 
-CLIP_IDS = st.lists(st.text("abc-0123456789", min_size=1), unique=True, max_size=50)
-
-
-def test_shard_name_has_six_digits():
-    assert shard_name(12) == "shard-000012.tar"
+COUNTS = st.dictionaries(st.sampled_from(["test", "train", "val"]), st.integers(1, 40), min_size=1)
 
 
-def test_plan_shards_no_clips_gives_no_shards():
-    assert plan_shards([], seed=0, samples_per_shard=3) == []
+def test_plan_shards_no_samples_gives_no_shards():
+    assert plan_shards({}, samples_per_shard=3, next_index={}) == []
 
 
-def test_plan_shards_golden_order():
-    # Origin: `printf '7/a' | sha256sum` and so on, sorted by digest, 2026-11-23.
-    assert plan_shards(list("abcde"), seed=7, samples_per_shard=2) == [["c", "b"], ["a", "e"], ["d"]]
-
-
-@settings(deadline=None)
-@given(clip_ids=CLIP_IDS, seed=st.integers(0, 9), samples_per_shard=st.integers(1, 9))
-def test_plan_shards_is_a_permutation_in_full_shards(clip_ids, seed, samples_per_shard):
-    shards = plan_shards(clip_ids, seed=seed, samples_per_shard=samples_per_shard)
-    assert sorted(clip for shard in shards for clip in shard) == sorted(clip_ids)
-    assert all(len(shard) == samples_per_shard for shard in shards[:-1])
-    assert all(1 <= len(shard) <= samples_per_shard for shard in shards)
+def test_plan_shards_splits_lie_one_after_the_other_and_indices_go_on():
+    assert plan_shards({"val": 3, "train": 5}, samples_per_shard=2, next_index={"val": 7}) == [
+        PlannedShard(name="train-000000.tar", split="train", first_row=0, num_samples=2),
+        PlannedShard(name="train-000001.tar", split="train", first_row=2, num_samples=2),
+        PlannedShard(name="train-000002.tar", split="train", first_row=4, num_samples=1),
+        PlannedShard(name="val-000007.tar", split="val", first_row=5, num_samples=2),
+        PlannedShard(name="val-000008.tar", split="val", first_row=7, num_samples=1),
+    ]
 
 
 @settings(deadline=None)
-@given(clip_ids=CLIP_IDS, order=st.randoms(use_true_random=False))
-def test_plan_shards_is_independent_of_input_order(clip_ids, order: random.Random):
-    shuffled = order.sample(clip_ids, len(clip_ids))
-    assert plan_shards(shuffled, seed=1, samples_per_shard=4) == plan_shards(
-        clip_ids, seed=1, samples_per_shard=4
-    )
-
-
-def test_plan_shards_seeds_give_different_orders():
-    clip_ids = [str(i) for i in range(20)]
-    plans = {str(plan_shards(clip_ids, seed=seed, samples_per_shard=20)) for seed in range(50)}
-    assert len(plans) == 50
-
-
-def test_plan_shards_spreads_a_source_over_shards():
-    clip_ids = [f"s{source:02d}-{clip}" for source in range(50) for clip in range(10)]
-    shards = plan_shards(clip_ids, seed=0, samples_per_shard=50)
-    assert all(len({clip[:3] for clip in shard}) >= 25 for shard in shards)
-
-
-def test_plan_shards_duplicate_raises_integrity_error():
-    with pytest.raises(IntegrityError, match="first b"):
-        plan_shards(["a", "b", "b"], seed=0, samples_per_shard=2)
+@given(counts=COUNTS, samples_per_shard=st.integers(1, 9), first=st.integers(0, 99))
+def test_plan_shards_cover_every_row_once_in_full_shards(counts, samples_per_shard, first):
+    shards = plan_shards(counts, samples_per_shard=samples_per_shard, next_index=dict.fromkeys(counts, first))
+    rows = [row for shard in shards for row in range(shard.first_row, shard.first_row + shard.num_samples)]
+    assert rows == list(range(sum(counts.values())))
+    names = [shard.name for shard in shards]
+    assert names == sorted(set(names))
+    for split, count in counts.items():
+        sizes = [shard.num_samples for shard in shards if shard.split == split]
+        assert sum(sizes) == count
+        assert all(size == samples_per_shard for size in sizes[:-1])
 
 
 def test_plan_shards_empty_shards_raise_config_error():
     with pytest.raises(ConfigError, match="samples_per_shard"):
-        plan_shards(["a"], seed=0, samples_per_shard=0)
+        plan_shards({"train": 1}, samples_per_shard=0, next_index={})
+
+
+def test_hash_order_golden():
+    # Origin: `printf '7/a' | sha256sum` and so on, sorted by digest, 2026-11-23.
+    assert hash_order("abcde", salt="7") == list("cbaed")
+
+
+def test_hash_order_seeds_give_different_orders():
+    items = [str(i) for i in range(20)]
+    assert len({str(hash_order(items, salt=str(seed))) for seed in range(50)}) == 50
+
+
+def test_hash_order_spreads_a_source_over_shards():
+    order = hash_order([f"s{source:02d}-{clip}" for source in range(50) for clip in range(10)], salt="0")
+    shards = [order[first : first + 50] for first in range(0, 500, 50)]
+    assert all(len({clip[:3] for clip in shard}) >= 25 for shard in shards)

@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import IntegrityError
-from shards.manifest import index_table
-from shards.schema import BUNDLE_MEMBERS, SAMPLE_MEMBERS
-from shards.writer import ShardWriter, remove_leftovers, write_manifest
-from tests.shards.made_samples import make_dataset, make_sample
+from infra.store import LocalStore
+from shards.schema import BUNDLE_MEMBERS, EMBEDDING_MEMBERS, SAMPLE_MEMBERS
+from shards.writer import ShardWriter, write_index
+from tests.shards.made_samples import make_sample
+from tests.shards.made_versions import make_version, train_shards
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAYLOADS = st.binary(min_size=1, max_size=1100)
@@ -27,7 +28,7 @@ BUNDLES = st.dictionaries(
 
 
 def write_bundle(path: Path, clips) -> ShardWriter:
-    with ShardWriter(path) as writer:
+    with ShardWriter(LocalStore(path.parent), path.name) as writer:
         for key, payloads in clips.items():
             writer.write(key, dict(zip(BUNDLE_MEMBERS, payloads, strict=True)))
     return writer
@@ -69,7 +70,7 @@ def test_shard_writer_bytes_equal_those_of_webdataset(tmp_path_factory, clips):
 def test_shard_writer_members_lie_in_order_with_fixed_headers(tmp_path):
     path = tmp_path / "shard-000000.tar"
     samples = [make_sample(index) for index in (1, 0)]
-    with ShardWriter(path) as writer:
+    with ShardWriter(LocalStore(path.parent), path.name) as writer:
         for sample in samples:
             writer.write(sample.key, sample.to_members())
     with tarfile.open(path, "r:") as tar:
@@ -91,7 +92,7 @@ def test_shard_writer_again_gives_the_same_bytes(tmp_path):
 def test_shard_writer_replaces_an_older_file_only_at_the_end(tmp_path):
     path = tmp_path / "x.tar"
     path.write_bytes(b"old")
-    with ShardWriter(path) as writer:
+    with ShardWriter(LocalStore(path.parent), path.name) as writer:
         writer.write("a", {"mp4": b"1", "flac": b"2", "json": b"3"})
         assert path.read_bytes() == b"old"
     assert path.stat().st_size == writer.record.shard_bytes
@@ -100,7 +101,7 @@ def test_shard_writer_replaces_an_older_file_only_at_the_end(tmp_path):
 @pytest.mark.parametrize("error_type", [RuntimeError, KeyboardInterrupt, IntegrityError])
 def test_shard_writer_error_in_the_block_leaves_nothing(tmp_path, error_type):
     def fail_after_one_sample():
-        with ShardWriter(tmp_path / "x.tar") as writer:
+        with ShardWriter(LocalStore(tmp_path), "x.tar") as writer:
             writer.write("a", {"mp4": b"1", "flac": b"2", "json": b"3"})
             raise error_type
 
@@ -110,7 +111,7 @@ def test_shard_writer_error_in_the_block_leaves_nothing(tmp_path, error_type):
 
 
 def test_shard_writer_no_sample_raises_integrity_error_and_leaves_nothing(tmp_path):
-    with pytest.raises(IntegrityError, match="at least one"), ShardWriter(tmp_path / "x.tar"):
+    with pytest.raises(IntegrityError, match="at least one"), ShardWriter(LocalStore(tmp_path), "x.tar"):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -132,7 +133,7 @@ GOOD = {"mp4": b"1", "flac": b"2", "json": b"3"}
     ],
 )
 def test_write_refused_sample_raises_integrity_error_and_writes_nothing_of_it(tmp_path, key, members):
-    with ShardWriter(tmp_path / "x.tar") as writer:
+    with ShardWriter(LocalStore(tmp_path), "x.tar") as writer:
         writer.write("taken", GOOD)
         with pytest.raises(IntegrityError):
             writer.write(key, members)
@@ -143,44 +144,54 @@ def test_write_refused_sample_raises_integrity_error_and_writes_nothing_of_it(tm
 
 def test_shard_writer_killed_leaves_only_a_leftover_that_can_be_removed(tmp_path):
     script = (
-        "import os, signal, sys; from pathlib import Path; from shards.writer import ShardWriter\n"
-        "with ShardWriter(Path(sys.argv[1])) as writer:\n"
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from infra.store import LocalStore\n"
+        "from shards.writer import ShardWriter\n"
+        "with ShardWriter(LocalStore(Path(sys.argv[1])), 'x.tar') as writer:\n"
         "    writer.write('a', {'mp4': b'1' * 99999, 'flac': b'2', 'json': b'3'})\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     child = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "x.tar")], cwd=REPOSITORY, env=os.environ, check=False
+        [sys.executable, "-c", script, str(tmp_path)], cwd=REPOSITORY, env=os.environ, check=False
     )
     assert child.returncode == -signal.SIGKILL
     [leftover] = [path.name for path in tmp_path.iterdir()]
     write_bundle(tmp_path / "y.tar", {"a": (b"1", b"2", b"3")})
-    assert remove_leftovers(tmp_path) == [leftover]
+    assert LocalStore(tmp_path).sweep() == [leftover]
     assert [path.name for path in tmp_path.iterdir()] == ["y.tar"]
 
 
-def test_write_manifest_writes_index_and_manifest(tmp_path):
-    manifest = make_dataset(tmp_path, num_samples=5, samples_per_shard=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "index.parquet",
-        "manifest.json",
-        "shard-000000.tar",
-        "shard-000001.tar",
-        "shard-000002.tar",
-    ]
-    assert (tmp_path / "manifest.json").read_bytes() == manifest.to_bytes()
-    assert pq.read_table(tmp_path / "index.parquet").equals(index_table(manifest))
+def test_shard_writer_writes_a_bundle_of_embeddings(tmp_path):
+    with ShardWriter(LocalStore(tmp_path), "x.npy.tar") as writer:
+        writer.write("a", dict.fromkeys(EMBEDDING_MEMBERS, b"1"))
+    with tarfile.open(tmp_path / "x.npy.tar") as tar:
+        assert tar.getnames() == ["a.clip.npy", "a.clap.npy"]
 
 
-def test_write_manifest_again_gives_the_same_bytes(tmp_path):
-    make_dataset(tmp_path / "1", num_samples=7, samples_per_shard=3)
-    make_dataset(tmp_path / "2", num_samples=7, samples_per_shard=3)
-    one, two = ({path.name: path.read_bytes() for path in (tmp_path / k).iterdir()} for k in "12")
+def test_write_index_has_a_row_group_a_table_and_knows_its_hash(tmp_path):
+    manifest = make_version(LocalStore(tmp_path), 1, train_shards(5, samples_per_shard=2))
+    path = tmp_path / "v1" / "index.parquet"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == manifest.index_sha256
+    metadata = pq.read_metadata(path)
+    assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [2, 2, 1]
+
+
+def test_write_index_again_gives_the_same_bytes(tmp_path):
+    for name in "12":
+        make_version(LocalStore(tmp_path / name), 1, train_shards(7, samples_per_shard=3))
+    one, two = ({p.name: p.read_bytes() for p in (tmp_path / name / "v1").iterdir()} for name in "12")
     assert one == two
+    assert sorted(one) == ["index.parquet", "manifest.json", *(f"train-00000{i}.tar" for i in range(3))]
 
 
-def test_write_manifest_is_the_last_write(tmp_path):
-    manifest = make_dataset(tmp_path / "v1", num_samples=2, samples_per_shard=2)
-    (tmp_path / "v2" / "index.parquet").mkdir(parents=True)
-    with pytest.raises(OSError, match=r"index\.parquet"):
-        write_manifest(tmp_path / "v2", manifest)
-    assert not (tmp_path / "v2" / "manifest.json").exists()
+def test_write_index_error_on_the_way_leaves_nothing(tmp_path):
+    def tables():
+        yield pq.read_table(tmp_path / "v1" / "index.parquet")
+        raise RuntimeError
+
+    store = LocalStore(tmp_path)
+    make_version(store, 1, train_shards(2, samples_per_shard=2))
+    with pytest.raises(RuntimeError):
+        write_index(store, 2, tables())
+    assert list((tmp_path / "v2").iterdir()) == []

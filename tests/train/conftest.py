@@ -7,9 +7,9 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from shards.manifest import FORMAT_VERSION, Manifest
+from infra.store import LocalStore
 from shards.schema import ClipMeta, EmbeddingModels, Sample, sample_key
-from shards.writer import ShardWriter, write_manifest
+from tests.shards.made_versions import make_version
 from train.config import TrainConfig, load_train_config
 
 FRAME_RATE_FPS = 8
@@ -106,27 +106,10 @@ def make_sample(folder: Path, *, index: int, duration_s: int) -> Sample:
     )
 
 
-def write_dataset(folder: Path, samples: list[Sample]) -> Path:
-    """One shard and its manifest."""
-    with ShardWriter(folder / "shard-000000.tar") as writer:
-        for sample in samples:
-            writer.write(sample.key, sample.to_members())
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        name="test",
-        version=1,
-        recipe_id="test",
-        seed=0,
-        samples_per_shard=len(samples),
-        sql="",
-        num_samples=len(samples),
-        num_sources=len(samples),
-        duration_s=sum(sample.meta.end_s for sample in samples),
-        models=UNTRAINED,
-        shards=(writer.record,),
-    )
-    write_manifest(folder, manifest)
-    return folder
+def write_dataset(versions_dir: Path, samples: list[Sample]) -> Path:
+    """One shard and its manifest; the folder of the version."""
+    make_version(LocalStore(versions_dir), 1, {"train-000000.tar": samples}, models=UNTRAINED)
+    return versions_dir / "v1"
 
 
 @pytest.fixture(scope="session")

@@ -5,16 +5,19 @@ import torch
 from torch import Tensor
 
 from model.avgen_model import AVGenModel
+from shards.read_state import ReadState
 from shards.reader import ShardReader
+from tests.train.conftest import write_dataset
 from train.config import TrainConfig
-from train.data import Batch, BatchSource, Position
+from train.data import Batch, BatchSource
 from train.step import Losses, compute_losses
 
 
 @pytest.fixture(scope="module")
-def batch(dataset_dir, small_config) -> Batch:
-    source = BatchSource(ShardReader(dataset_dir), small_config, rank=0, num_ranks=1)
-    return next(source.batches(Position(epoch=0, num_read=0)))
+def batch(samples, small_config, tmp_path_factory) -> Batch:
+    dataset_dir = write_dataset(tmp_path_factory.mktemp("pair"), samples[5:7])
+    source = BatchSource(ShardReader.opened(dataset_dir), small_config, rank=0, num_ranks=1)
+    return next(source.batches(ReadState.start(seed=0)))
 
 
 def new_model(config: TrainConfig) -> AVGenModel:
