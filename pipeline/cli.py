@@ -172,7 +172,7 @@ def retry(
         typer.Option(
             "--class",
             metavar="CODE",
-            help="How they failed, as the funnel (avgen status) names it: network, timeout, bot_check, private, ...",
+            help="How they failed, as the funnel (avgen status) names it: network, bot_check, private, ...",
         ),
     ],
     override: RetryOverrides = None,

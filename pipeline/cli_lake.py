@@ -63,8 +63,8 @@ def sql(
 
 @lake_commands.command(
     epilog=examples(
-        "block --root data --channel UCxyz --reason 'asked to by mail, 2026-11-23'",
-        "block --root data --url https://example.org/v --reason takedown",
+        "block --root data --channel UCxyz --reason 'asked to by mail'",
+        "block --root data --url https://a.org/v --reason takedown",
     ),
     short_help="Never fetch something again.",
 )

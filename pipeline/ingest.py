@@ -136,7 +136,7 @@ def _check_weights_files(embed: EmbedConfig) -> None:
 
 
 class Committer:
-    """Stages embeddings and appends sources to the lake as they finish; sends back those that may be tried again."""
+    """Stages embeddings, appends sources to the lake as they finish, and sends back what may be tried again."""
 
     def __init__(self, run: Run, recipe: Recipe, feed: RunFeed) -> None:
         self._run, self._recipe, self._feed = run, recipe, feed

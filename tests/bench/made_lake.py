@@ -63,13 +63,15 @@ from judged
 """
 _SOURCES = f"""
 select printf('%016x', hash(source)) as source_id, printf('https://example.org/v/%d', source) as url,
-       {_KINDS}[1 + (hash(source, 'kind') % 5)::bigint] as kind, 0.0::double as span_start_s, 'inf'::double as span_end_s,
+       {_KINDS}[1 + (hash(source, 'kind') % 5)::bigint] as kind,
+       0.0::double as span_start_s, 'inf'::double as span_end_s,
        'run' as run_id, now() as added_at
 from range({{num_sources}} * 10 // 9) numbers(source)
 """
 _FETCHES = """
 select printf('%016x', hash(source)) as source_id, '{recipe_id}' as recipe_id, 'run' as run_id,
-       printf('https://example.org/v/%d', source) as url, printf('UC%d', hash(source, 'channel') % 200000) as channel_id,
+       printf('https://example.org/v/%d', source) as url,
+       printf('UC%d', hash(source, 'channel') % 200000) as channel_id,
        printf('uploader %d', hash(source, 'channel') % 200000) as uploader, 'cc-by' as licence,
        sha256(source::varchar) as sha256, printf('media/%s/%s.mp4', sha256[:2], sha256) as media_key,
        5000000::bigint as media_bytes, 0.0::double as media_start_s, now() as fetched_at
@@ -82,7 +84,8 @@ from ({clips}), (select unnest(['clip', 'clap']) as model_kind) where bundle_key
 """
 _FAILURES = """
 select printf('%016x', hash(source)) as subject_id, '{recipe_id}' as recipe_id, 'run' as run_id, 'fetch' as stage,
-       ['gone', 'private', 'network', 'geo_blocked'][1 + (hash(source, 'code') % 4)::bigint] as code, 'message' as message,
+       ['gone', 'private', 'network', 'geo_blocked'][1 + (hash(source, 'code') % 4)::bigint] as code,
+       'message' as message,
        'example.org' as host, 1::integer as attempt, now() as failed_at
 from range({num_sources}, {num_sources} * 10 // 9) numbers(source)
 """
