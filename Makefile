@@ -7,7 +7,7 @@ BENCH := @$(MAKE) --no-print-directory setup >&2 && $(BIN)/python -m tests.bench
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all test-slow test-gpu check smoke lock clean
-.PHONY: bench bench-crawl bench-media bench-cuts bench-pack bench-memory bench-line
+.PHONY: bench bench-crawl bench-media bench-cuts bench-lake bench-dedup bench-pack bench-reader bench-memory bench-line
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -45,7 +45,7 @@ check: setup ## format, lint and types
 
 smoke: demo ## the same as demo
 
-bench: bench-crawl bench-media bench-cuts bench-pack bench-memory bench-line ## every benchmark, one after the other: JSON lines on stdout
+bench: bench-crawl bench-media bench-cuts bench-lake bench-dedup bench-pack bench-reader bench-memory bench-line ## every benchmark, one after the other: JSON lines on stdout
 
 bench-crawl: ## crawling: files over slow answers against the ideal, pages against bare yt-dlp, memory
 	$(BENCH).bench_crawl
@@ -59,8 +59,19 @@ bench-media: ## curating sources: CPU against bare ffmpeg, Ray against plain pro
 bench-cuts: ## precision and recall of the cut detector over real shots (needs the corpus)
 	$(BENCH).bench_cuts
 
-bench-pack: ## packing against tar and sha256sum
+bench-lake: ## questions to a lake of ten million spans; a thousand small commits
+	$(BENCH).bench_lake
+
+bench-dedup: ## duplicates: precision and recall on copies of the corpus, time by the number of clips
+	$(BENCH).bench_dedup_quality
+	$(BENCH).bench_dedup
+
+bench-pack: ## packing against tar and sha256sum; planning ten million samples
 	$(BENCH).bench_pack
+	$(BENCH).bench_pack_plan
+
+bench-reader: ## reading shards against webdataset and bare bytes; resuming in ten million samples
+	$(BENCH).bench_reader
 
 bench-memory: ## peak memory of the Ray actors (needs the corpus)
 	$(BENCH).bench_pipeline_memory

@@ -31,6 +31,7 @@ from crawl.store import StoredFile, copy_local, sha256_of, store
 from crawl.web import Web
 from infra.config import storable_text
 from infra.errors import AvgenError, DiskFull, NotMedia, StorageUnavailable, TransientError
+from infra.root import Root
 
 _PART_NUM_HEX = 32
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -107,9 +108,9 @@ class _Got:
 class Fetcher:
     """Fetches jobs for one worker, from any number of threads at once."""
 
-    def __init__(self, web: Web, *, root: Path, ffmpeg: Path, blocklist: Blocklist) -> None:
+    def __init__(self, web: Web, *, root: Root | Path, ffmpeg: Path, blocklist: Blocklist) -> None:
         self._config = web.config
-        self._media_dir, self._partial_dir = root / "media", root / "partial"
+        self._root = Root.of(root)
         self._ffmpeg = ffmpeg
         self._limits = SectionLimits(
             timeout_s=web.config.timeout_s,
@@ -253,12 +254,12 @@ class Fetcher:
     def _store(self, got: _Got) -> StoredFile:
         sha256 = got.sha256 or sha256_of(got.path)
         self._blocklist.check_bytes(sha256)
-        return store(got.path, sha256=sha256, media_dir=self._media_dir)
+        return store(got.path, sha256=sha256, root=self._root)
 
     @contextmanager
     def _part_dir(self, job: FetchJob) -> Iterator[Path]:
         """The folder of what is read of a job. It stays when trying again may go on from it."""
-        folder = self._partial_dir / part_name(job.url)
+        folder = self._root.partial_dir / part_name(job.url)
         folder.mkdir(parents=True, exist_ok=True)
         keep = False
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.errors import Gone, NotMedia, Private, StorageUnavailable, TooLarge
-from infra.storage import publish
+from infra.root import Root
 
 _COPY_BYTES = 1024 * 1024
 _SNIFF_BYTES = 512
@@ -34,13 +34,11 @@ class StoredFile:
     media_bytes: int
 
 
-def store(path: Path, *, sha256: str, media_dir: Path) -> StoredFile:
-    """Move a complete file of the same filesystem to its name in the store; bytes that are there already stay."""
+def store(path: Path, *, sha256: str, root: Root) -> StoredFile:
+    """Move a complete file of the scratch folder to its name in the store; bytes that are there already stay."""
     num_bytes = path.stat().st_size
-    final = media_dir / sha256[:2] / f"{sha256}.{_suffix(path)}"
-    if not final.exists():
-        publish(path, final)
-    media_key = f"media/{final.parent.name}/{final.name}"
+    media_key = f"media/{sha256[:2]}/{sha256}.{_suffix(path)}"
+    root.publish(path, media_key)
     return StoredFile(media_key=media_key, sha256=sha256, media_bytes=num_bytes)
 
 

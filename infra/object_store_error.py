@@ -17,7 +17,7 @@ _ANSWERS_FOR_OPERATOR = re.compile(
     r"|builder error|[Cc]redential"
 )
 # Asked when the environment holds no credentials. Source: object_store 0.13, credential providers.
-_ASKED_FOR_CREDENTIALS = re.compile(r"169\.254\.169\.254|metadata\.google\.internal")
+_ASKED_FOR_CREDENTIALS = re.compile(r"169\.254\.169\.254|metadata\.google\.internal|/latest/api/token")
 
 
 def store_error(err: Exception, *, name: str, num_retries: int) -> ConfigError | StorageUnavailable:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from infra.errors import ConfigError
 
+ODD_CHARACTERS = "%[]*?"
+"""What the libraries that read a root's files would take for patterns and escapes."""
+
 
 def open_root(root: str, *, create: bool) -> Path:
     """The absolute path of a root.
@@ -27,7 +30,7 @@ def open_root(root: str, *, create: bool) -> Path:
             f"--root must be a local folder in this version, got {root}; mount the store or copy it"
         )
     path = Path(root).absolute()
-    if not root or set("%[]*?") & set(str(path)):
+    if not root or set(ODD_CHARACTERS) & set(str(path)):
         raise ConfigError(f"--root must be a path without %, [, ], * and ?, got {root!r}; choose another")
     if not create:
         if not (path / "lake").is_dir():

@@ -44,6 +44,10 @@ class StoreLock:
         """
 
 
+HELD_BY_KERNEL = StoreLock()
+"""The lock on a folder: it cannot be lost."""
+
+
 @contextmanager
 def exclusive_store(store: Store, *, lease_s: float = LEASE_S) -> Iterator[StoreLock]:
     """Hold a root for one writer.
@@ -58,7 +62,7 @@ def exclusive_store(store: Store, *, lease_s: float = LEASE_S) -> Iterator[Store
     if isinstance(store, LocalStore):
         store.folder.mkdir(parents=True, exist_ok=True)
         with exclusive(store.folder):
-            yield StoreLock()
+            yield HELD_BY_KERNEL
         return
     assert isinstance(store, ObjectStore)
     lease = _Lease(store, lease_s)

@@ -22,6 +22,7 @@ from crawl.web import Web
 from infra.errors import AvgenError, ConfigError, Deferred, MediaError, TransientError
 from infra.media.child import find_ffmpeg
 from infra.media.reader import MediaReader, ReadLimits
+from infra.root import Root
 from pipeline.curate_source import Workplace, curate_source
 from pipeline.earlier_passes import EarlierPass, EarlierPasses
 from pipeline.embed_clips import Encoder, embed_clips
@@ -39,7 +40,7 @@ class FetchPlace:
     """All that one fetching worker is given; it travels to the worker's process."""
 
     recipe: Recipe
-    root: Path
+    root: Root
     desk: Desk
     feed: JobReports
     blocklist: Blocklist
@@ -107,7 +108,7 @@ class CurateActor:
     """(item, FetchedMedia) -> CurateParts. Owns the reading child of its process."""
 
     def __init__(
-        self, *, recipe: Recipe, root: Path, work_dir: Path, earlier: EarlierPasses | None = None
+        self, *, recipe: Recipe, root: Root | Path, work_dir: Path, earlier: EarlierPasses | None = None
     ) -> None:
         self._recipe, self._earlier = recipe, earlier
         scratch = work_dir / f"curate-{uuid.uuid4().hex}"
@@ -177,7 +178,7 @@ class EmbedActor:
         )
 
 
-def open_workplace(recipe: Recipe, *, root: Path, work_dir: Path) -> Workplace:
+def open_workplace(recipe: Recipe, *, root: Root | Path, work_dir: Path) -> Workplace:
     """All that one worker needs to curate sources, one at a time, on one core.
 
     Raises:
@@ -190,7 +191,8 @@ def open_workplace(recipe: Recipe, *, root: Path, work_dir: Path) -> Workplace:
     cv2.setNumThreads(1)
     limits = ReadLimits(stall_s=recipe.media.stall_s, memory_mib=recipe.media.memory_mib)
     speech = load_speech()
-    return Workplace(root=root, work_dir=work_dir, reader=MediaReader(limits), speech=speech.probabilities)
+    reader = MediaReader(limits)
+    return Workplace(root=Root.of(root), work_dir=work_dir, reader=reader, speech=speech.probabilities)
 
 
 def load_encoders(config: EmbedConfig, *, device: str) -> tuple[Encoder, Encoder]:

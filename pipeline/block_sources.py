@@ -7,12 +7,13 @@ from typing import get_args
 
 from crawl.blocklist import Block, BlockKind
 from infra.errors import ConfigError
-from infra.storage import exclusive
+from infra.root import Root
+from infra.store_lock import exclusive_store
 from pipeline.catalog import Catalog
 from pipeline.run_record import start_run
 
 
-def block_sources(root: Path, reason: str, **values: Sequence[str]) -> int:
+def block_sources(root: Root | Path, reason: str, **values: Sequence[str]) -> int:
     """Record what must not be fetched; how many entries are new.
 
     Args:
@@ -28,10 +29,11 @@ def block_sources(root: Path, reason: str, **values: Sequence[str]) -> int:
         raise ConfigError(
             "something to block must be named, got nothing; give --url, --channel, --id or --sha256"
         )
-    with exclusive(root):
-        run = start_run(root, "block", recipe_id="", settings_json="{}")
+    home = Root.of(root)
+    with exclusive_store(home.store) as lock:
+        run = start_run(home, "block", recipe_id="", settings_json="{}", lock=lock)
         with run.marked_at_its_end():
-            known = {(block.kind, block.value) for block in Catalog(root).blocks()}
+            known = {(block.kind, block.value) for block in Catalog(home).blocks()}
             new = {
                 (block.kind, block.value): block for block in wanted if (block.kind, block.value) not in known
             }

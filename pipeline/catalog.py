@@ -4,8 +4,6 @@ What was measured lies in the lake; what follows from it is computed here, by th
 recipe: which clips are kept, and so what became of their sources. The tables as they are lie in the schema `raw`.
 """
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,10 @@ from crawl.items import SourceItem
 from crawl.politeness import HostPause
 from filters.registry import Bounds
 from infra.errors import ConfigError
+from infra.root import Root
 from pipeline.catalog_views import DUPLICATES, OUTCOMES, bounds_table, clips_view
 from pipeline.id_set import IdSet
-from pipeline.lake import lake_files
+from pipeline.lake_mirror import readable_tables
 from pipeline.recipe import bounds_with, recorded_bounds
 
 _DERIVED = {"clips", "duplicates"}
@@ -58,15 +57,18 @@ _SQL_TYPES = {
 class Catalog:
     """A read-only DuckDB connection with the lake as it is now."""
 
-    def __init__(self, root: Path, *, memory_mib: int | None = None) -> None:
+    def __init__(self, root: Root | Path, *, memory_mib: int | None = None) -> None:
         """Argument: memory that queries may take before they use the disk; most of the machine's if not given."""
-        spill = Path(tempfile.gettempdir()) / f"avgen-spill-{os.getpid()}"
-        self._connection = duckdb.connect(config={"temp_directory": str(spill)})
+        home = Root.of(root)
+        self._connection = duckdb.connect(config={"temp_directory": str(home.spill_dir())})
         if memory_mib is not None:
             self._connection.execute(f"set memory_limit = '{memory_mib}MiB'")
         self._connection.execute("create schema raw")
-        for name, (schema, uris) in lake_files(root).items():
-            self._create_source(f"raw.{name}", schema, uris)
+        tables = readable_tables(home)
+        self.versions: Mapping[str, int] = {name: table.version for name, table in tables.items()}
+        """Table -> its version in the lake, as all questions here see it."""
+        for name, table in tables.items():
+            self._create_source(f"raw.{name}", table.schema, table.files)
             if name not in _DERIVED:
                 self._connection.execute(f"create view {name} as from raw.{name}")
         self._bounds = self._recorded_bounds()

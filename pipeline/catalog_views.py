@@ -15,14 +15,6 @@ select source_id from (
 )
 left join (select subject_id as source_id, max(failed_at) as failed_at from failures group by 1)
 using (source_id) where failed_at is null or listed_at > failed_at;
-create view failed as
-select subject_id as source_id, recipe_id,
-       max_by({stage: stage, code: code, message: message, host: host, attempt: attempt,
-               next_retry_at: next_retry_at}, failed_at) as latest
-from failures f
-where subject_id not in (select source_id from listed) and not exists (
-    select 1 from raw.clips c where c.source_id = f.subject_id and c.recipe_id = f.recipe_id
-) group by 1, 2;
 create view outcomes as
 select source_id, recipe_id,
        case when bool_or(kept) then 'kept' when bool_or(missing) then 'missing' else 'rejected' end as outcome,
@@ -31,7 +23,15 @@ from clips group by 1, 2
 union all
 select source_id, recipe_id, 'failed', latest.stage, latest.code, latest.message, latest.host, latest.attempt,
        latest.next_retry_at
-from failed
+from (
+    select subject_id as source_id, recipe_id,
+           max_by({stage: stage, code: code, message: message, host: host, attempt: attempt,
+                   next_retry_at: next_retry_at}, failed_at) as latest
+    from failures f
+    where subject_id not in (select source_id from listed) and not exists (
+        select 1 from raw.clips c where c.source_id = f.subject_id and c.recipe_id = f.recipe_id
+    ) group by 1, 2
+)
 """
 
 # A clip that is compared again has a new row.

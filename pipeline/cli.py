@@ -29,6 +29,7 @@ from infra.telemetry import (
     is_reader_gone,
     stderr_console,
 )
+from pipeline.cli_care import care_commands
 from pipeline.cli_dataset import dataset_commands
 from pipeline.cli_lake import lake_commands
 from pipeline.cli_options import (
@@ -261,6 +262,7 @@ def nightly(
 
 
 app.add_typer(dataset_commands)
+app.add_typer(care_commands)
 app.add_typer(lake_commands)
 
 

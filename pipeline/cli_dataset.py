@@ -5,9 +5,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from infra.storage import open_root
-from infra.store import LocalStore
-from infra.telemetry import EXIT_FAILED, print_json, print_whole
+from infra.root import open_root
+from infra.telemetry import print_json, print_whole
 from pipeline.cli_options import (
     AsJson,
     NumCpus,
@@ -133,29 +132,3 @@ def pack(
     summary = build_dataset(name, root, options, num_cpus)
     print_dataset(summary, as_json=as_json)
     hint("avgen", "train", "--dataset", name, "--root", root, as_json=as_json)
-
-
-@dataset_commands.command(
-    epilog=examples("verify mine --root data", "verify mine@1 --root data"),
-    short_help="Check every byte of a dataset.",
-)
-def verify(
-    dataset: Annotated[
-        str, typer.Argument(metavar="NAME[@V]", help="NAME for its latest version, or NAME@2.")
-    ],
-    root: Root,
-) -> None:
-    """Check a dataset: every file and sample against the manifest, and that webdataset reads the same from it.
-
-    Prints a line for each thing that does not hold, and ends with status 1 then.
-    """
-    from pipeline.train_job import find_dataset
-    from shards.verify import verify_version
-
-    dataset_dir = find_dataset(dataset, open_root(root, create=False))
-    problems = verify_version(LocalStore(dataset_dir.parent), int(dataset_dir.name.removeprefix("v")))
-    for problem in problems:
-        print(problem.text)
-    if problems:
-        raise typer.Exit(EXIT_FAILED)
-    print(f"{dataset_dir} holds what its manifest says")

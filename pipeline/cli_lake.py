@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from infra.storage import open_root
+from infra.root import open_root
 from infra.telemetry import print_whole
 from pipeline.cli_options import AsJson, RecipeId, Root, SqlFormat, SqlFormatOption, examples
 from pipeline.cli_output import print_funnel

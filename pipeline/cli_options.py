@@ -26,7 +26,14 @@ class SqlFormat(StrEnum):
     json = "json"
 
 
-Root = Annotated[str, typer.Option("--root", metavar="DIR", help="Folder that everything lives under.")]
+Root = Annotated[
+    str,
+    typer.Option(
+        "--root",
+        metavar="DIR",
+        help="Folder or object-store URL (s3://bucket/prefix) that everything lives under.",
+    ),
+]
 DemoRoot = Annotated[Path, typer.Option("--root", metavar="DIR", help="Folder of the demo's data.")]
 _SOURCE = typer.Option(
     "--source",

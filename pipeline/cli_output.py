@@ -47,7 +47,9 @@ def print_selection(selection: Any, *, as_json: bool, is_result: bool) -> None:
     elif is_result:
         print_whole(*selection_tables(selection), Text(selection_line(selection)))
     elif not as_json:
-        stderr_console().print(*selection_tables(selection), selection_line(selection), markup=False)
+        stderr_console().print(
+            *selection_tables(selection), selection_line(selection), sep="\n", markup=False
+        )
 
 
 def print_dedup(summary: Any, *, as_json: bool) -> None:

@@ -20,7 +20,7 @@ from infra.media import Probe
 from infra.media.encode import EncodePlan, encode_flac, encode_mp4
 from infra.media.reader import MediaReader, MediaSource, ReadPlan
 from infra.media.resample import EMBED_RATE_HZ, to_int16
-from infra.store import LocalStore
+from infra.root import Root
 from infra.units import frames_to_s, s_to_frames_floor
 from pipeline.candidate import Candidate, SpeechDetector
 from pipeline.earlier_passes import EarlierClip, EarlierPass
@@ -58,7 +58,7 @@ _MISSING_RATIO = 0.02
 class Workplace:
     """Where and with what a source is curated."""
 
-    root: Path
+    root: Root
     work_dir: Path
     """Scratch of this worker alone."""
     reader: MediaReader
@@ -89,14 +89,17 @@ def curate_source(
     Raises:
         MediaError: the source cannot be decoded whole.
     """
-    probe = workplace.reader.probe(workplace.root / fetched.media_key)
-    scores, reasons = screen_source(
-        probe, filters=all_filters(), bounds=recipe.bounds, min_duration_s=recipe.split.min_clip_s
-    )
-    if not reasons:
-        facts = _Facts(item=item, fetched=fetched, probe=probe, header_scores=scores, earlier=earlier)
-        yield from _Curating(facts, recipe=recipe, place=workplace).parts()
-        return
+    with workplace.root.local_copy(fetched.media_key) as path:
+        probe = workplace.reader.probe(path)
+        scores, reasons = screen_source(
+            probe, filters=all_filters(), bounds=recipe.bounds, min_duration_s=recipe.split.min_clip_s
+        )
+        if not reasons:
+            facts = _Facts(
+                item=item, fetched=fetched, path=path, probe=probe, header_scores=scores, earlier=earlier
+            )
+            yield from _Curating(facts, recipe=recipe, place=workplace).parts()
+            return
     verdict = Verdict(
         source_id=item.source_id,
         start_s=item.span_start_s,
@@ -119,6 +122,8 @@ class _Facts:
 
     item: SourceItem
     fetched: FetchedMedia
+    path: Path
+    """Of its media file."""
     probe: Probe
     header_scores: Scores
     earlier: EarlierPass
@@ -128,7 +133,12 @@ class _Curating:
     """A source that passed the header screen on its way through the other steps."""
 
     def __init__(self, facts: _Facts, *, recipe: Recipe, place: Workplace) -> None:
-        self._item, self._fetched, self._probe = facts.item, facts.fetched, facts.probe
+        self._item, self._fetched, self._path, self._probe = (
+            facts.item,
+            facts.fetched,
+            facts.path,
+            facts.probe,
+        )
         self._header_scores, self._earlier = facts.header_scores, facts.earlier
         self._recipe, self._place = recipe, place
         self._rate_fps = recipe.transcode.frame_rate_fps
@@ -141,17 +151,15 @@ class _Curating:
         key = f"{bundle_stem(source_id, recipe.recipe_id, self._earlier.pass_index)}.tar"
         pending: list[EmbedInput] = []
         num_parts = 0
-        store = LocalStore(self._place.root)
         with ExitStack() as stack:
-            path = self._place.root / self._fetched.media_key
-            source = stack.enter_context(self._place.reader.open(path, self._probe, self._plan()))
+            source = stack.enter_context(self._place.reader.open(self._path, self._probe, self._plan()))
             bundle: ShardWriter | None = None
             for clip in self._clips(source):
                 verdict = self._verdict(clip)
                 self._verdicts.append(verdict)
                 if not verdict.kept or self._earlier.is_staged(verdict.clip_id):
                     continue
-                bundle = bundle or stack.enter_context(ShardWriter(store, key))
+                bundle = bundle or stack.enter_context(ShardWriter(self._place.root.store, key))
                 pending.append(self._write(bundle, clip, verdict))
                 if len(pending) == recipe.embed.clips_per_batch:
                     yield CuratePart(source_id=source_id, part_index=num_parts, inputs=tuple(pending))

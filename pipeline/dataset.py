@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from infra.config import canonical_json
 from infra.errors import ConfigError
-from infra.storage import open_root
+from infra.root import open_root
 from infra.store import Store
+from infra.store_lock import HELD_BY_KERNEL, StoreLock
 from pipeline.catalog import Catalog
 from pipeline.dataset_rows import record_versions
 from pipeline.ingest import chosen_recipe
@@ -25,7 +25,7 @@ from pipeline.pack_dataset import (
     write_shard,
 )
 from pipeline.ray_adapter import run_shares
-from pipeline.run_record import start_run
+from pipeline.run_record import Run, start_run
 from pipeline.select_clips import Selection, select_clips
 from pipeline.shard_plan import PLAN_MEMORY_MIB, PackSettings, Previous, VersionPlan, plan_version
 from shards.manifest import (
@@ -92,13 +92,13 @@ def plan_dataset(name: str, root: str, options: PackOptions) -> DatasetPlan:
     check_dataset_name(name)
     if options.samples_per_shard < 1:
         raise ConfigError(f"--samples-per-shard must be at least 1, got {options.samples_per_shard}")
-    path = open_root(root, create=False)
-    catalog = Catalog(path, memory_mib=PLAN_MEMORY_MIB)
+    home = open_root(root, create=False)
+    catalog = Catalog(home, memory_mib=PLAN_MEMORY_MIB)
     recipe = chosen_recipe(catalog, options.recipe, options.overrides)
     catalog.meant_recipe_id(recipe.recipe_id)
     request = DatasetRequest(
         name=name,
-        root=path,
+        root=home,
         recipe=recipe,
         where=options.where,
         settings=PackSettings(seed=options.seed, samples_per_shard=options.samples_per_shard),
@@ -112,22 +112,25 @@ def write_on_ray(tasks: Sequence[ShardTask]) -> Iterator[ShardEntry]:
     return run_shares(tasks, write_shard, memory_mib=_SHARD_MEMORY_MIB) if tasks else iter(())
 
 
-def build(request: DatasetRequest, *, write_shards: WriteShards = write_on_ray) -> DatasetSummary:
+def build(
+    request: DatasetRequest, *, write_shards: WriteShards = write_on_ray, lock: StoreLock = HELD_BY_KERNEL
+) -> DatasetSummary:
     """Write the next version, or return the latest one when it already holds what is asked for.
 
     A killed build leaves a version without a manifest, with which the next build goes on if it is to hold the
-    same, or one that the lake does not know of, which the next build records.
+    same, or one that the lake does not know of, which the next build records. The caller holds the root by `lock`.
     """
     # What a killed run had committed may still be in the journal, and is to be selected from.
-    Lake(request.root).create()
+    Lake(request.root.store, lock=lock).create()
     run = start_run(
         request.root,
         "build-dataset",
         recipe_id=request.recipe.recipe_id,
         settings_json=_settings_json(request),
+        lock=lock,
     )
     with run.marked_at_its_end():
-        manifest, written = _manifest_of(request, run.work_dir, write_shards)
+        manifest, written = _manifest_of(request, run, write_shards)
         record_versions(request, run)
     return DatasetSummary(
         name=manifest.name,
@@ -157,7 +160,7 @@ def _select(catalog: Catalog, request: DatasetRequest) -> Selection:
     )
 
 
-def _manifest_of(request: DatasetRequest, work_dir: Path, write_shards: WriteShards) -> tuple[Manifest, bool]:
+def _manifest_of(request: DatasetRequest, run: Run, write_shards: WriteShards) -> tuple[Manifest, bool]:
     """The manifest of the version that holds what is asked for, and whether that was made now."""
     catalog = Catalog(request.root, memory_mib=PLAN_MEMORY_MIB)
     selection = _select(catalog, request)
@@ -170,7 +173,7 @@ def _manifest_of(request: DatasetRequest, work_dir: Path, write_shards: WriteSha
             selection,
             request.settings,
             next_index=next_indices(request.versions, latest),
-            work_dir=work_dir,
+            work_dir=run.work_dir,
         )
         planned = plan(previous=usable)
         if usable and _is_same(planned, usable.manifest, fresh=request.fresh):
@@ -185,6 +188,7 @@ def _manifest_of(request: DatasetRequest, work_dir: Path, write_shards: WriteSha
             plan=planned,
             previous=usable,
             version=latest + 1,
+            check_lock=run.lake.check_lock,
         )
         return making.manifest(write_shards), True
 

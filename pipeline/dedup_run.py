@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
-from infra.storage import open_root
+from infra.root import Root, open_root
+from infra.store_lock import HELD_BY_KERNEL, StoreLock
 from pipeline.catalog import Catalog
 from pipeline.find_duplicates import DedupSummary, find_duplicates
 from pipeline.ingest import chosen_recipe
@@ -18,7 +18,7 @@ from pipeline.run_record import start_run
 class DedupRequest:
     """A checked request to look for duplicates."""
 
-    root: Path
+    root: Root
     recipe: Recipe
 
 
@@ -31,22 +31,26 @@ def plan_dedup(root: str, recipe: str | None, overrides: Sequence[str]) -> Dedup
     Raises:
         ConfigError: an empty root, or a recipe that no run had.
     """
-    path = open_root(root, create=False)
-    catalog = Catalog(path)
+    home = open_root(root, create=False)
+    catalog = Catalog(home)
     settings = chosen_recipe(catalog, recipe, overrides)
     catalog.meant_recipe_id(settings.recipe_id)
-    return DedupRequest(root=path, recipe=settings)
+    return DedupRequest(root=home, recipe=settings)
 
 
-def run_dedup(request: DedupRequest) -> DedupSummary:
-    """Compare what was not compared yet. A killed run has kept what it had found; the next one goes on."""
+def run_dedup(request: DedupRequest, *, lock: StoreLock = HELD_BY_KERNEL) -> DedupSummary:
+    """Compare what was not compared yet. A killed run has kept what it had found; the next one goes on.
+
+    The caller holds the root by `lock`.
+    """
     recipe = request.recipe
-    Lake(request.root).create()
+    Lake(request.root.store, lock=lock).create()
     run = start_run(
         request.root,
         "dedup",
         recipe_id=recipe.recipe_id,
         settings_json=recipe.with_all_bounds().model_dump_json(),
+        lock=lock,
     )
     with run.marked_at_its_end():
         return find_duplicates(

@@ -6,16 +6,19 @@ The driver writes it down once; every worker looks up the sources that it is giv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from crawl.fetch import FetchedMedia, Provenance
 from crawl.frontier import FetchJob
 from filters.registry import all_filters
+from infra.root import Root
+from infra.store import Store
 from pipeline.catalog import Catalog
 from pipeline.records import StagedClip
+from pipeline.run_record import Run
 from pipeline.screen_source import Scores
 from shards.manifest import MemberRecord, member_columns
 from shards.schema import BUNDLE_MEMBERS, EMBEDDING_MEMBERS
@@ -52,9 +55,9 @@ class EarlierPass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EarlierPasses:
-    """The last passes over the sources of a run, in a folder that all workers see."""
+    """The last passes over the sources of a run, in a store that all workers see."""
 
-    folder: Path
+    store: Store
 
     def of(self, source_id: str) -> EarlierPass:
         """The spans of one source."""
@@ -64,7 +67,7 @@ class EarlierPasses:
         clips = {row["clip_id"]: _earlier_clip(row) for row in rows}
         return EarlierPass(pass_index=rows[0]["pass_index"] + 1, clips=clips)
 
-    def media(self, job: FetchJob, root: Path) -> list[FetchedMedia] | None:
+    def media(self, job: FetchJob, root: Root) -> list[FetchedMedia] | None:
         """The files that were fetched for a job, while all of them are still in the store."""
         rows = {row["source_id"]: row for row in self._rows(_FETCHES, [item.source_id for item in job.items])}
         if len(rows) < len(job.items) or not all(_is_there(row, root) for row in rows.values()):
@@ -72,12 +75,14 @@ class EarlierPasses:
         return [_fetched(rows[item.source_id]) for item in job.items]
 
     def _rows(self, name: str, source_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
-        table = ds.dataset(self.folder / name).to_table(filter=ds.field("source_id").isin(list(source_ids)))
-        yield from table.to_pylist()
+        with self.store.open(name) as stream:
+            wanted = pc.field("source_id").isin(list(source_ids))
+            yield from pq.read_table(stream, filters=wanted).to_pylist()
 
 
-def write_earlier_passes(catalog: Catalog, *, recipe_id: str, folder: Path) -> EarlierPasses:
+def write_earlier_passes(catalog: Catalog, run: Run) -> EarlierPasses:
     """Write down the last passes over all sources that something is missing of."""
+    recipe_id = run.recipe_id
     wanted = f"select source_id from clips where recipe_id = '{recipe_id}' and missing"
     clips = f"""select * from clips where recipe_id = '{recipe_id}' and source_id in ({wanted})
                 order by source_id, clip_id"""
@@ -85,8 +90,10 @@ def write_earlier_passes(catalog: Catalog, *, recipe_id: str, folder: Path) -> E
                   where recipe_id = '{recipe_id}' and source_id in ({wanted})
                   order by source_id, fetched_at desc"""
     for name, sql in ((_CLIPS, clips), (_FETCHES, fetches)):
-        catalog.write_parquet(sql, folder / name, row_group_rows=_ROWS_PER_GROUP)
-    return EarlierPasses(folder=folder)
+        path = run.work_dir / name
+        catalog.write_parquet(sql, path, row_group_rows=_ROWS_PER_GROUP)
+        run.root.publish(path, f"{run.tmp_key}/{name}")
+    return EarlierPasses(store=run.root.store.below(run.tmp_key))
 
 
 def _earlier_clip(row: dict[str, Any]) -> EarlierClip:
@@ -115,9 +122,8 @@ def _members(row: dict[str, Any], extensions: Sequence[str]) -> tuple[MemberReco
     )
 
 
-def _is_there(row: dict[str, Any], root: Path) -> bool:
-    path = root / row["media_key"]
-    return path.is_file() and path.stat().st_size == row["media_bytes"]
+def _is_there(row: dict[str, Any], root: Root) -> bool:
+    return root.store.size_bytes(row["media_key"]) == row["media_bytes"]
 
 
 def _fetched(row: dict[str, Any]) -> FetchedMedia:

@@ -12,6 +12,7 @@ from crawl.frontier import FetchJob, Frontier, Standstill
 from crawl.items import SourceItem
 from crawl.policy import FetchConfig
 from crawl.politeness import HostPause
+from infra.root import Root
 
 _POLL_S = 0.25
 """How often time, disk and budget are looked at while nobody brings anything."""
@@ -70,8 +71,9 @@ class RunFeed(JobReports, Protocol):
 class Feed:
     """Thread-safe; in a run on Ray it is an actor."""
 
-    def __init__(self, config: FetchConfig, root: Path) -> None:
-        self._root = root
+    def __init__(self, config: FetchConfig, root: Root | Path) -> None:
+        self._scratch = Root.of(root).scratch
+        self._scratch.mkdir(parents=True, exist_ok=True)
         self._frontier = Frontier(config, now_s=time.time())
         self._changed = threading.Condition()
         self._pauses: list[HostPause] = []
@@ -100,7 +102,7 @@ class Feed:
         deadline_s = time.monotonic() + wait_s
         with self._changed:
             while True:
-                now_s, free_bytes = time.time(), shutil.disk_usage(self._root).free
+                now_s, free_bytes = time.time(), shutil.disk_usage(self._scratch).free
                 jobs = self._frontier.take(max_jobs, now_s=now_s, free_bytes=free_bytes)
                 if jobs:
                     return jobs
@@ -132,7 +134,7 @@ class Feed:
     def standing(self) -> Standing:
         """How things stand."""
         with self._changed:
-            now_s, free_bytes = time.time(), shutil.disk_usage(self._root).free
+            now_s, free_bytes = time.time(), shutil.disk_usage(self._scratch).free
             return Standing(
                 standstill=self._frontier.standstill(now_s=now_s, free_bytes=free_bytes),
                 num_waiting=self._frontier.num_waiting,

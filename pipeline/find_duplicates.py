@@ -34,6 +34,9 @@ Commit = Callable[[dict[str, list[Row]]], None]
 _CLIPS_PER_BATCH = 250_000
 _PAIRS_AT_ONCE = 200_000
 _NUM_LARGEST = 5
+_METHODS_BY_MASK = pa.array(
+    [[name for bit, name in enumerate(METHODS) if mask >> bit & 1] for mask in range(1 << len(METHODS))]
+)
 
 _CLIPS = """
 select c.clip_id, c.source_id, d.group_id, d.methods
@@ -116,9 +119,9 @@ def find_duplicates(
     search = _Search(catalog, recipe_id, config)
     for step in range(search.num_steps + 1):  # Step 0 compares nothing; a change of the recipe may regroup.
         rows = search.rows(step)
-        if any(rows.values()):
+        if any(map(len, rows.values())):
             origin = {"recipe_id": recipe_id, "run_id": run_id, "found_at": now()}
-            commit({name: [row | origin for row in table_rows] for name, table_rows in rows.items()})
+            commit({name: [row | origin for row in table.to_pylist()] for name, table in rows.items()})
     return search.summary()
 
 
@@ -129,8 +132,8 @@ class _Search:
         self._catalog, self._recipe_id, self._config = catalog, recipe_id, config
         table = catalog.query(_CLIPS, [recipe_id, recipe_id])
         self._ids = pa.concat_arrays(table["clip_id"].cast(pa.string()).chunks or [pa.array([], pa.string())])
-        self._source_ids = table["source_id"].to_pylist()
-        self._source_C = np.unique(self._source_ids, return_inverse=True)[1].reshape(-1)
+        self._source_ids = table["source_id"]
+        self._source_C = _numbers(self._source_ids)
         self._told_C2 = np.stack([self._places(table["group_id"]), _masks(table["methods"])], axis=1)
         """Group of each clip and by what methods, as the lake has it."""
         is_new_C = np.asarray(table["group_id"].is_null())
@@ -143,7 +146,7 @@ class _Search:
         self._exact = self._exact_pairs()
         self._group_C = np.arange(len(self._ids))
 
-    def rows(self, step: int) -> dict[str, list[Row]]:
+    def rows(self, step: int) -> dict[str, pa.Table]:
         """Rows of a step: the pairs that it finds, and the clips that it compares or that change their group."""
         found = self._compare(step) if step else Pairs.joined([])
         self._pairs = Pairs.joined([self._pairs, found])
@@ -161,29 +164,30 @@ class _Search:
         self._told_C2[changed_C] = now_C2[changed_C]
         return {
             "duplicate_pairs": self._pair_rows(found),
-            "duplicates": [self._row(clip) for clip in np.flatnonzero(changed_C).tolist()],
+            "duplicates": self._clip_rows(np.flatnonzero(changed_C)),
         }
 
-    def _row(self, clip: int) -> Row:
-        group, mask = self._told_C2[clip].tolist()
-        return {
-            "clip_id": self._ids[clip].as_py(),
-            "source_id": self._source_ids[clip],
-            "group_id": self._ids[group].as_py(),
-            "methods": [name for method, name in enumerate(METHODS) if mask >> method & 1],
-        }
-
-    def _pair_rows(self, pairs: Pairs) -> list[Row]:
-        columns = (pairs.clips_P2.tolist(), pairs.method_P.tolist(), pairs.similarity_P.tolist())
-        return [
+    def _clip_rows(self, clip_K: NDArray[np.int64]) -> pa.Table:
+        group_K, mask_K = self._told_C2[clip_K].T
+        return pa.table(
             {
-                "clip_id": self._ids[first].as_py(),
-                "other_clip_id": self._ids[second].as_py(),
-                "method": METHODS[method],
-                "similarity": similarity,
+                "clip_id": self._ids.take(pa.array(clip_K)),
+                "source_id": self._source_ids.take(pa.array(clip_K)),
+                "group_id": self._ids.take(pa.array(group_K)),
+                "methods": _METHODS_BY_MASK.take(pa.array(mask_K)),
             }
-            for (first, second), method, similarity in zip(*columns, strict=True)
-        ]
+        )
+
+    def _pair_rows(self, pairs: Pairs) -> pa.Table:
+        first_P, second_P = pairs.clips_P2.T
+        return pa.table(
+            {
+                "clip_id": self._ids.take(pa.array(first_P)),
+                "other_clip_id": self._ids.take(pa.array(second_P)),
+                "method": pa.array(METHODS).take(pa.array(pairs.method_P)),
+                "similarity": pairs.similarity_P,
+            }
+        )
 
     def _places(self, ids: pa.ChunkedArray) -> NDArray[np.int64]:
         """Where clips are in the order of all; -1 for those that are not there."""
@@ -196,13 +200,13 @@ class _Search:
         pairs = Pairs(
             clips_P2=clips_2P.T, method_P=method_P, similarity_P=np.asarray(table["similarity"], np.float64)
         )
-        return pairs.where((clips_2P >= 0).all(axis=0))
+        return pairs.where(np.logical_and.reduce(clips_2P >= 0))
 
     def _exact_pairs(self) -> Pairs:
         """Each clip with the first to be compared of those that equal it."""
         table = self._catalog.query(_EXACT, [self._recipe_id, self._recipe_id])
         clip_P = self._places(table["clip_id"])
-        name_P = np.unique(table["name"].to_pylist(), return_inverse=True)[1].reshape(-1)
+        name_P = _numbers(table["name"])
         order_P = np.lexsort((clip_P, self._step_C[clip_P], name_P))
         clip_P, name_P = clip_P[order_P], name_P[order_P]
         first_P = np.flatnonzero(np.diff(name_P, prepend=-1))
@@ -226,10 +230,11 @@ class _Search:
         return found
 
     def _alike(self, method: Method, step: int) -> Pairs:
-        new = self._read(method, self._step_C == step, sieve=None)
-        sieve = Sieve(new.codes_MSW.reshape(-1, 4), method.bands)
-        old = self._read(method, self._step_C < step, sieve=sieve)
-        pairs_P2, work = candidate_pairs(_merged(old, new), self._step_C == step, method.bands)
+        sets = self._read(method, self._step_C == step, sieve=None)
+        if (self._step_C < step).any():
+            sieve = Sieve(sets.codes_MSW.reshape(-1, 4), method.bands)
+            sets = _merged(self._read(method, self._step_C < step, sieve=sieve), sets)
+        pairs_P2, work = candidate_pairs(sets, self._step_C == step, method.bands)
         self._work[method.name].add(work)
         lots = []
         for first in range(0, len(pairs_P2), _PAIRS_AT_ONCE):
@@ -239,25 +244,23 @@ class _Search:
         return Pairs.joined(lots)
 
     def _read(self, method: Method, wanted_C: NDArray[np.bool_], *, sieve: Sieve | None) -> CodeSets:
-        """Codes of the wanted clips, batch by batch; with a sieve only the moments that may matter."""
+        """Codes of the wanted clips, batch by batch, each a moment; with a sieve only those that may matter."""
         num_C = np.zeros(len(self._ids), np.int64)
-        lots = []
+        lots = [np.empty((0, 4), np.uint64)]
         for first in range(0, len(self._ids), _CLIPS_PER_BATCH):
             span = self._ids[first : first + _CLIPS_PER_BATCH]
             if not wanted_C[first : first + _CLIPS_PER_BATCH].any():
                 continue
             codes = method.read("clip_id between ? and ?", [span[0].as_py(), span[-1].as_py()])
             place_K = np.asarray(pc.fill_null(pc.index_in(codes.ids, value_set=self._ids), -1))
-            wanted_M = np.repeat((place_K >= 0) & wanted_C[place_K], codes.num_C)
+            place_N = np.repeat(place_K, codes.num_C * codes.codes_MSW.shape[1])
+            codes_NW = codes.codes_MSW.reshape(-1, 4)
+            wanted_N = (place_N >= 0) & wanted_C[place_N]
             if sieve is not None:
-                passes_MS = sieve.passes(codes.codes_MSW.reshape(-1, 4)).reshape(codes.codes_MSW.shape[:2])
-                wanted_M &= passes_MS.any(axis=1)
-            np.add.at(num_C, np.repeat(place_K, codes.num_C)[wanted_M], 1)
-            lots.append(codes.codes_MSW[wanted_M])
-        num_parts = lots[0].shape[1] if lots else 1
-        return CodeSets(
-            codes_MSW=np.concatenate([np.empty((0, num_parts, 4), np.uint64), *lots]), num_C=num_C
-        )
+                wanted_N &= sieve.passes(codes_NW)
+            num_C += np.bincount(place_N[wanted_N], minlength=len(num_C))
+            lots.append(codes_NW[wanted_N])
+        return CodeSets(codes_MSW=np.concatenate(lots)[:, np.newaxis], num_C=num_C)
 
     def summary(self) -> DedupSummary:
         """What is known now."""
@@ -300,17 +303,21 @@ class _Search:
         return int(goes_K.sum()), float(np.asarray(table["duration_s"], np.float64)[goes_K].sum())
 
 
+def _numbers(values: pa.ChunkedArray) -> NDArray[np.int64]:
+    """A number for each value, the same for equal ones."""
+    return np.asarray(pc.index_in(values, value_set=pc.unique(values)), np.int64)
+
+
 def _masks(methods: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Lists of names as bits."""
-    return np.array(
-        [sum(1 << METHODS.index(n) for n in names or ()) for names in methods.to_pylist()], np.int64
-    )
+    """Lists of names as bits; 0 where there is no list."""
+    bit_N = 1 << np.asarray(pc.index_in(pc.list_flatten(methods), value_set=pa.array(METHODS)), np.int64)
+    mask_C = np.zeros(len(methods), np.int64)
+    np.bitwise_or.at(mask_C, np.asarray(pc.list_parent_indices(methods)), bit_N)
+    return mask_C
 
 
 def _merged(one: CodeSets, other: CodeSets) -> CodeSets:
     """Codes of both; no clip has codes in both."""
     owner_M = np.concatenate([np.repeat(np.arange(len(sets.num_C)), sets.num_C) for sets in (one, other)])
-    codes_MSW = np.concatenate(
-        [sets.codes_MSW for sets in (one, other) if len(sets.codes_MSW)] or [one.codes_MSW]
-    )
+    codes_MSW = np.concatenate([one.codes_MSW, other.codes_MSW])
     return CodeSets(codes_MSW=codes_MSW[np.argsort(owner_M, kind="stable")], num_C=one.num_C + other.num_C)

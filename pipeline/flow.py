@@ -15,7 +15,8 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from infra.errors import ConfigError, IntegrityError
-from infra.storage import exclusive
+from infra.root import Root
+from infra.store_lock import StoreLock, exclusive_store
 from infra.telemetry import EXIT_USAGE, progress
 from pipeline.catalog import Catalog
 from pipeline.dataset import DatasetSummary, PackOptions, build, plan_dataset
@@ -39,6 +40,7 @@ from pipeline.run_record import Run, start_run
 from pipeline.train_job import (
     OUT_NAME,
     TrainRequest,
+    check_can_train,
     plan_training,
     train_command,
     training_result,
@@ -76,12 +78,13 @@ def retry(root: str, code: str, overrides: Sequence[str] = (), num_cpus: int | N
 
 
 def _ingest(plan: IngestPlan, num_cpus: int | None) -> Funnel:
-    with exclusive(plan.root), ray_session(num_cpus=num_cpus):
+    with exclusive_store(plan.root.store) as lock, ray_session(num_cpus=num_cpus):
         run = start_run(
             plan.root,
             "ingest",
             recipe_id=plan.recipe.recipe_id,
             settings_json=plan.recipe.with_all_bounds().model_dump_json(),
+            lock=lock,
         )
         with run.marked_at_its_end():
             crawl_and_curate(plan, run)
@@ -101,7 +104,7 @@ def crawl_and_curate(plan: IngestPlan, run: Run) -> None:
 
 
 @task(name="summarise", cache_policy=NO_CACHE)
-def summarise(root: Path, recipe_id: str) -> Funnel:
+def summarise(root: Root, recipe_id: str) -> Funnel:
     """Check that nothing is unaccounted for and publish the funnel."""
     funnel = read_funnel(Catalog(root), recipe_id)
     require_complete(funnel)
@@ -114,14 +117,14 @@ def summarise(root: Path, recipe_id: str) -> Funnel:
 def dedup(root: str, recipe: str | None = None, overrides: Sequence[str] = ()) -> DedupSummary:
     """Clips that were not compared yet -> groups of duplicates."""
     request = plan_dedup(root, recipe, overrides)
-    with exclusive(request.root):
-        return compare_clips(request)
+    with exclusive_store(request.root.store) as lock:
+        return compare_clips(request, lock)
 
 
 @task(name="compare-clips", cache_policy=NO_CACHE)
-def compare_clips(request: DedupRequest) -> DedupSummary:
+def compare_clips(request: DedupRequest, lock: StoreLock) -> DedupSummary:
     """Compare clips with all that came before them, and write what was found."""
-    return run_dedup(request)
+    return run_dedup(request, lock=lock)
 
 
 @flow(name="build-dataset", validate_parameters=False)
@@ -130,14 +133,14 @@ def build_dataset(
 ) -> DatasetSummary:
     """Kept clips -> `datasets/<name>/v<k>`: shards, index, manifest."""
     request = plan_dataset(name, root, options).request
-    with exclusive(request.root), ray_session(num_cpus=num_cpus):
-        return write_shards(request)
+    with exclusive_store(request.root.store) as lock, ray_session(num_cpus=num_cpus):
+        return write_shards(request, lock)
 
 
 @task(name="write-shards", cache_policy=NO_CACHE)
-def write_shards(request: DatasetRequest) -> DatasetSummary:
+def write_shards(request: DatasetRequest, lock: StoreLock) -> DatasetSummary:
     """Write the shards of the next version, or find that the latest one is what was asked for."""
-    return build(request)
+    return build(request, lock=lock)
 
 
 @flow(name="train", validate_parameters=False)
@@ -198,8 +201,9 @@ def plan_nightly(
     """
     check_dataset_name(dataset)
     plan = plan_ingest(sources, root, recipe, overrides)
-    with exclusive(plan.root):
-        Lake(plan.root).create()
+    check_can_train(plan.root)
+    with exclusive_store(plan.root.store) as lock:
+        Lake(plan.root.store, lock=lock).create()
         catalog = Catalog(plan.root)
         catalog.query(f"select clip_id from clips where ({catalog.condition(where)}) limit 0")
     return plan

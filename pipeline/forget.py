@@ -6,13 +6,12 @@ targets -> what of the root that is -> intent (written first) -> files -> shards
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from infra.config import canonical_json
 from infra.errors import IntegrityError
-from infra.object_store import open_store
-from infra.storage import exclusive, open_root
+from infra.root import Root, open_root
 from infra.store import Store
+from infra.store_lock import exclusive_store
 from pipeline.catalog import Catalog
 from pipeline.finish_forgetting import finish_forgetting
 from pipeline.forget_intent import AuditEntry, Intent, read_intent, write_intent
@@ -33,7 +32,7 @@ select count(distinct media_key) from fetches where source_id in (select unnest(
 class ForgetPlan:
     """What would be forgotten now."""
 
-    root: Path
+    root: Root
     targets: tuple[Target, ...]
     summary: "ForgetSummary"
 
@@ -47,7 +46,7 @@ class ForgetSummary:
     num_sources: int
     num_clips: int
     num_files: int
-    """Files of `media/`, `staged/` and `partial/`, deleted or written anew."""
+    """Files of `media/` and `staged/`, deleted or written anew."""
     num_shared_files: int
     """Media files that stay, because a source that is not forgotten has the same bytes."""
     versions: tuple[tuple[str, int], ...]
@@ -76,12 +75,11 @@ def plan_forget(
         ConfigError: nothing is named, a value is not one of its kind, or the root is none.
     """
     targets = targets_of(url=urls, source_id=source_ids, channel=channels, clip_id=clip_ids)
-    path = open_root(root, create=False)
-    store, catalog = open_store(str(path)), Catalog(path)
-    begun = read_intent(store)
-    intent = _intent(targets, catalog, store, run_id="")
+    home = open_root(root, create=False)
+    catalog, begun = Catalog(home), read_intent(home.store)
+    intent = _intent(targets, catalog, home.store, run_id="")
     return ForgetPlan(
-        root=path, targets=targets, summary=_summary(intent, catalog, is_resumed=begun is not None)
+        root=home, targets=targets, summary=_summary(intent, catalog, is_resumed=begun is not None)
     )
 
 
@@ -93,12 +91,13 @@ def forget(plan: ForgetPlan) -> ForgetSummary:
         IntegrityError: a shard or bundle that has to be written anew is damaged. Nothing has been forgotten then.
     """
     root = plan.root
-    with exclusive(root):
-        is_resumed = finish_forgetting(root)
+    with exclusive_store(root.store) as lock:
+        is_resumed = finish_forgetting(root, lock=lock)
         settings = {"kinds": sorted({target.kind for target in plan.targets})}
-        run = start_run(root, "forget", recipe_id="", settings_json=canonical_json(settings).decode())
+        settings_json = canonical_json(settings).decode()
+        run = start_run(root, "forget", recipe_id="", settings_json=settings_json, lock=lock)
         with run.marked_at_its_end():
-            store, catalog = open_store(str(root)), Catalog(root)
+            store, catalog = root.store, Catalog(root)
             intent = _intent(plan.targets, catalog, store, run_id=run.run_id)
             summary = _summary(intent, catalog, is_resumed=is_resumed)
             if _is_done(intent, catalog):
@@ -106,8 +105,7 @@ def forget(plan: ForgetPlan) -> ForgetSummary:
             check_shards(store, held_samples(store, intent))
             _check_bundles(store, intent, catalog)
             write_intent(store, intent)
-            finish_forgetting(root)
-            run.work_dir.mkdir(parents=True, exist_ok=True)
+            finish_forgetting(root, lock=lock)
     return summary
 
 

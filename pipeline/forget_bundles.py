@@ -1,4 +1,4 @@
-"""Files of a root that hold what is forgotten: media, downloads that were cut short, bundles."""
+"""Files of a root that hold what is forgotten: media and bundles."""
 
 import tarfile
 from collections.abc import Iterator
@@ -21,8 +21,7 @@ class TarMember(NamedTuple):
 
 def forget_files(root: Store, intent: Intent) -> None:
     """Delete the files that go, and write the bundles that stay anew without the clips that go."""
-    partial = [file.key for name in intent.partial_names for file in root.files(f"partial/{name}")]
-    root.delete([*intent.media_keys, *intent.bundle_keys, *partial])
+    root.delete([*intent.media_keys, *intent.bundle_keys])
     for key in intent.cut_keys:
         if root.size_bytes(key) is not None:
             cut_tar(root, key, intent)

@@ -64,7 +64,7 @@ class Intent:
     versions: tuple[tuple[str, int], ...]
     """Dataset versions that hold any of it."""
     num_files: int
-    """Files of `media/`, `staged/` and `partial/` that go or change."""
+    """Files of `media/` and `staged/` that go or change."""
     num_samples: int
     """Samples of dataset versions that go, one counted in each of its versions."""
 

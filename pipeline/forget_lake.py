@@ -23,8 +23,9 @@ from pipeline.forget_bundles import tar_members
 from pipeline.forget_intent import ROWS, TOKEN, Intent
 from pipeline.lake import Lake
 from pipeline.lake_rows import Row
+from pipeline.lake_tables import table_schemas
 from pipeline.pack_dataset import finished_versions
-from shards.manifest import INDEX_NAME, Manifest, member_columns, shard_key, table_schemas, version_key
+from shards.manifest import INDEX_NAME, Manifest, member_columns, shard_key, version_key
 from shards.reader import read_manifest
 from shards.schema import BUNDLE_MEMBERS, EMBEDDING_MEMBERS
 

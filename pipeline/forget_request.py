@@ -256,8 +256,7 @@ def _is_telling(name: str) -> bool:
 
 def _counted(draft: Intent, root: Store) -> Intent:
     held = held_samples(root, draft)
-    partial = [file.key for name in draft.partial_names for file in root.files(f"partial/{name}")]
-    keys = [*draft.media_keys, *draft.bundle_keys, *draft.cut_keys, *partial]
+    keys = [*draft.media_keys, *draft.bundle_keys, *draft.cut_keys]
     return replace(
         draft,
         versions=tuple((one.dataset, one.version) for one in held),

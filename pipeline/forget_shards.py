@@ -103,7 +103,7 @@ def check_shards(root: Store, held: Sequence[HeldSamples]) -> None:
         versions = _versions(root, name)
         try:
             with versions.open(key) as stream:
-                digest = file_digest(stream, "sha256").hexdigest()
+                digest = file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
         except FileNotFoundError:
             digest = "no file"
         if digest != shard.sha256:
@@ -175,7 +175,7 @@ class _Cut:
 
     def _entry(self, shard: ShardEntry, num_samples: int) -> ShardEntry:
         with self.versions.open(shard_key(shard)) as stream:
-            digest = file_digest(stream, "sha256").hexdigest()
+            digest = file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
         num_bytes = self.versions.size_bytes(shard_key(shard)) or 0
         return replace(shard, sha256=digest, shard_bytes=num_bytes, num_samples=num_samples)
 
@@ -197,7 +197,7 @@ def _forget_in_version(cut: _Cut, version: int, catalog: Catalog, work_dir: Path
         manifest = _rest_of_manifest(manifest, rest, index_sha256)
     elif all(getattr(manifest, name) == text for name, text in texts.items()):
         return
-    manifest = replace(manifest, **texts)
+    manifest = replace(manifest, sql=texts["sql"], mixture_json=texts["mixture_json"])
     _write_texts(versions, manifest, catalog, work_dir)
     write_manifest(versions, manifest)
 

@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from infra.errors import IntegrityError
@@ -65,24 +65,26 @@ class HostFailures:
 
 # Spans are read and judged once, but counted twice: by what speaks against them, and by source. What is
 # known of a span is one number: a bit for each bound that it breaks, one for a fault, one if it is staged.
-_SPANS = """
+_COUNTS = """
 with judged as materialized (
     select source_id, {state} as state, clap_npy_bytes is not null as embedded, end_s - start_s as span_s
     from clips where recipe_id = $recipe_id
-), by_source as (
-    select bool_or(state = {kept}) as kept, bool_or(state = 0) as missing from judged group by source_id
+), by_source as materialized (
+    select source_id, bool_or(state = {kept}) as kept, bool_or(state = 0) as missing from judged group by source_id
+), failed as (
+    select max_by({{stage: stage, code: code, host: coalesce(host, ''), due: next_retry_at}}, failed_at) as latest
+    from failures where recipe_id = $recipe_id and subject_id not in (select source_id from listed)
+    and subject_id not in (select source_id from by_source) group by subject_id
 )
-select state, count(*), count_if(embedded), sum(span_s) from judged group by 1
+select 'spans' as counted, state, count(*), count_if(embedded), sum(span_s), null as failure from judged group by 2
 union all
-select -1, count(*) filter (kept), count(*) filter (missing and not kept), count(*) from by_source
+select 'sources', 0, count(*) filter (kept), count(*) filter (missing and not kept), count(*), null from by_source
+union all
+select 'failed', 0, count(*), count(latest.due), epoch(min(latest.due)),
+       [latest.stage, latest.code, latest.host] from failed group by latest.stage, latest.code, latest.host
 """
 _FAULTS = """
 select unnest(faults), count(*) from clips where recipe_id = ? and faults is not null group by 1
-"""
-_FAILED = """
-select latest.stage, latest.code, coalesce(latest.host, ''), count(*), count(latest.next_retry_at),
-       min(latest.next_retry_at)
-from failed where recipe_id = ? group by 1, 2, 3
 """
 
 
@@ -105,11 +107,10 @@ class _Spans:
 
 def read_funnel(catalog: Catalog, recipe_id: str) -> Funnel:
     """Counts per stage; for each, inputs = kept + rejected + failed + pending."""
-    spans = _read_spans(catalog, recipe_id)
-    failed = catalog.rows(_FAILED, [recipe_id])
+    spans, failed = _read_counts(catalog, recipe_id)
     failures: Counter[tuple[str, str]] = Counter()
-    for stage, code, _, num_sources, *_ in failed:
-        failures[stage, code] += num_sources
+    for stage, failure in failed:
+        failures[stage, failure.code] += failure.num_sources
     return Funnel(
         recipe_id=recipe_id,
         stages=_stages(catalog, spans, failures),
@@ -118,7 +119,7 @@ def read_funnel(catalog: Catalog, recipe_id: str) -> Funnel:
             (stage, code, number)
             for (stage, code), number in sorted(failures.items(), key=lambda item: (-item[1], item[0]))
         ),
-        failed_hosts=_failed_hosts(failed),
+        failed_hosts=_failed_hosts([failure for _, failure in failed]),
         kept_clips=spans.num_kept,
         kept_duration_s=spans.kept_s,
         missing=Missing(
@@ -129,7 +130,8 @@ def read_funnel(catalog: Catalog, recipe_id: str) -> Funnel:
     )
 
 
-def _read_spans(catalog: Catalog, recipe_id: str) -> _Spans:
+def _read_counts(catalog: Catalog, recipe_id: str) -> tuple[_Spans, list[tuple[str, HostFailures]]]:
+    """What was measured, and what failed: the stage, and the sources by host and class."""
     bounds = catalog.bounds(recipe_id)
     names = bounded(bounds)
     tests = [
@@ -139,16 +141,18 @@ def _read_spans(catalog: Catalog, recipe_id: str) -> _Spans:
     ]
     bits = " + ".join(f"if({test}, {1 << place}, 0)" for place, test in enumerate(tests))
     kept_state = 1 << len(names) + 1
-    rows = catalog.rows(_SPANS.format(state=bits, kept=kept_state), {"recipe_id": recipe_id})
-    states = {state: counts for state, *counts in rows}
-    num_kept_sources, num_missing_sources, num_sources = states.pop(-1)
+    rows = catalog.rows(_COUNTS.format(state=bits, kept=kept_state), {"recipe_id": recipe_id})
+    states = {state: tuple(numbers) for counted, state, *numbers, _ in rows if counted == "spans"}
+    ((num_kept_sources, num_missing_sources, num_sources),) = (
+        row[2:5] for row in rows if row[0] == "sources"
+    )
     num_kept, num_embedded, kept_s = states.get(kept_state, (0, 0, 0.0))
     num_missing, _, missing_s = states.get(0, (0, 0, 0.0))
     reasons = Counter(dict(catalog.rows(_FAULTS, [recipe_id])))
     for state, (number, _, _) in states.items():
         reasons.update({name: number for place, name in enumerate(names) if state >> place & 1})
-    return _Spans(
-        num_spans=sum(counts[0] for counts in states.values()),
+    spans = _Spans(
+        num_spans=sum(numbers[0] for numbers in states.values()),
         num_kept=num_kept,
         num_embedded=num_embedded,
         kept_s=kept_s,
@@ -159,6 +163,15 @@ def _read_spans(catalog: Catalog, recipe_id: str) -> _Spans:
         num_missing_sources=num_missing_sources,
         reasons=reasons,
     )
+    return spans, [_failure(row) for row in rows if row[0] == "failed"]
+
+
+def _failure(row: tuple[Any, ...]) -> tuple[str, HostFailures]:
+    _, _, num_sources, num_to_retry, due_s, (stage, code, host) = row
+    next_retry_at = None if due_s is None else datetime.fromtimestamp(due_s, UTC)
+    return stage, HostFailures(
+        host=host, code=code, num_sources=num_sources, num_to_retry=num_to_retry, next_retry_at=next_retry_at
+    )
 
 
 def _num_missing_sources(catalog: Catalog, recipe_id: str, spans: _Spans) -> int:
@@ -168,19 +181,23 @@ def _num_missing_sources(catalog: Catalog, recipe_id: str, spans: _Spans) -> int
     return _one(catalog, sql, [recipe_id])[0]
 
 
-def _failed_hosts(rows: Sequence[tuple[Any, ...]]) -> tuple[HostFailures, ...]:
+def _failed_hosts(failed: Sequence[HostFailures]) -> tuple[HostFailures, ...]:
+    """The same, whatever the stage; most sources first."""
     hosts: dict[tuple[str, str], HostFailures] = {}
-    for _, code, host, num_sources, num_to_retry, next_retry_at in rows:
-        found = hosts.get((host, code))
-        dues = [due for due in (next_retry_at, found and found.next_retry_at) if due]
-        hosts[host, code] = HostFailures(
-            host=host,
-            code=code,
-            num_sources=num_sources + (found.num_sources if found else 0),
-            num_to_retry=num_to_retry + (found.num_to_retry if found else 0),
-            next_retry_at=min(dues, default=None),
-        )
-    return tuple(sorted(hosts.values(), key=lambda failed: (-failed.num_sources, failed.host, failed.code)))
+    for failure in failed:
+        key = (failure.host, failure.code)
+        hosts[key] = _together(hosts[key], failure) if key in hosts else failure
+    return tuple(sorted(hosts.values(), key=lambda found: (-found.num_sources, found.host, found.code)))
+
+
+def _together(one: HostFailures, other: HostFailures) -> HostFailures:
+    dues = [due for due in (one.next_retry_at, other.next_retry_at) if due]
+    return replace(
+        one,
+        num_sources=one.num_sources + other.num_sources,
+        num_to_retry=one.num_to_retry + other.num_to_retry,
+        next_retry_at=min(dues, default=None),
+    )
 
 
 def _stages(
@@ -188,7 +205,7 @@ def _stages(
 ) -> tuple[StageCount, ...]:
     (num_in,) = _one(
         catalog,
-        """select (select count(distinct source_id) from sources)
+        """select (select count(*) from sources)
                 - (select count(*) from listed where source_id in (select source_id from sources))""",
         [],
     )

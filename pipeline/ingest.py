@@ -15,8 +15,8 @@ from crawl.policy import FetchConfig
 from crawl.sources import expand
 from infra.config import override_config
 from infra.errors import ConfigError, IntegrityError, transient_codes
-from infra.storage import open_root, remove_files, remove_folders
-from infra.store import LocalStore
+from infra.root import Root, open_root
+from infra.storage import remove_folders
 from infra.telemetry import Advance
 from pipeline.batches import batches
 from pipeline.catalog import Catalog
@@ -42,7 +42,7 @@ class IngestPlan:
     """Sources of the lake that are worked on again."""
     only_missing: bool = False
     """Whether that is for the clips that bounds admit today and that were never encoded."""
-    root: Path
+    root: Root
     recipe: Recipe
 
 
@@ -69,17 +69,18 @@ def plan_retry(root: str, code: str, overrides: Sequence[str]) -> IngestPlan:
     Raises:
         ConfigError: nothing failed so, or an override makes another recipe of it.
     """
-    path = open_root(root, create=False)
-    catalog = Catalog(path)
+    home = open_root(root, create=False)
+    catalog = Catalog(home)
     recipe_id = catalog.latest_recipe_id()
-    recipe = override_config(Recipe.model_validate_json(catalog.recipe_json(recipe_id)), overrides)
-    if recipe.recipe_id != recipe_id:
+    latest = Recipe.model_validate_json(catalog.recipe_json(recipe_id))
+    recipe = override_config(latest, overrides)
+    if (recipe.recipe_id, recipe.bounds) != (recipe_id, latest.bounds):
         raise ConfigError(
             "--set of retry must leave the verdicts as they are: settings of fetch and media only,"
             f" got {' '.join(overrides)}; for another recipe use `avgen run`"
         )
     items, specs = catalog.failed_items(recipe_id, code)
-    return IngestPlan(specs=tuple(specs), items=tuple(items), root=path, recipe=recipe)
+    return IngestPlan(specs=tuple(specs), items=tuple(items), root=home, recipe=recipe)
 
 
 def plan_only_missing(root: str, recipe: str | None, overrides: Sequence[str]) -> IngestPlan:
@@ -91,8 +92,8 @@ def plan_only_missing(root: str, recipe: str | None, overrides: Sequence[str]) -
     Raises:
         ConfigError: the recipe would make other clips of the sources, not the same ones under other bounds.
     """
-    path = open_root(root, create=False)
-    catalog = Catalog(path)
+    home = open_root(root, create=False)
+    catalog = Catalog(home)
     settings = chosen_recipe(catalog, recipe, overrides)
     known = catalog.recipe_ids()
     if settings.recipe_id not in known:
@@ -102,7 +103,7 @@ def plan_only_missing(root: str, recipe: str | None, overrides: Sequence[str]) -
         )
     catalog.judge_by(settings.recipe_id, settings.bounds)
     items = catalog.missing_items(settings.recipe_id)
-    return IngestPlan(specs=(), items=tuple(items), root=path, recipe=settings, only_missing=True)
+    return IngestPlan(specs=(), items=tuple(items), root=home, recipe=settings, only_missing=True)
 
 
 def chosen_recipe(catalog: Catalog, recipe: str | None, overrides: Sequence[str]) -> Recipe:
@@ -140,7 +141,6 @@ class Committer:
 
     def __init__(self, run: Run, recipe: Recipe, feed: RunFeed) -> None:
         self._run, self._recipe, self._feed = run, recipe, feed
-        self._store = LocalStore(run.root)
         self._rng = random.Random()  # Only for the jitter of pauses.
         retries = Catalog(run.root).retries(run.recipe_id)
         self._num_failures = {source_id: number for source_id, (number, _) in retries.items()}
@@ -169,7 +169,8 @@ class Committer:
         now = datetime.now(UTC)
         origin = {"recipe_id": self._run.recipe_id, "run_id": self._run.run_id}
         staged = [
-            stage_embeddings(source, store=self._store, recipe_id=self._run.recipe_id) for source in batch
+            stage_embeddings(source, store=self._run.root.store, recipe_id=self._run.recipe_id)
+            for source in batch
         ]
         rows = finished_rows(staged, models=self._recipe.embed, **origin)
         failures = [self._failure_row(source.outcome, now) for source in batch if source.outcome.failed]
@@ -194,17 +195,17 @@ class Committer:
         return failure_row(outcome.failed, host=host, attempt=attempt, next_retry_at=next_retry_at, now=now)
 
 
-def drop_sources(root: Path) -> None:
+def drop_sources(root: Root | Path) -> None:
     """Delete the media that only runs with `media.keep_sources = false` fetched, also those of killed runs.
 
     Only at the end of a run: two sources may share one file, and each needs it until it has ended.
     """
-    remove_files(root / key for key in Catalog(root).dropped_media_keys())
+    Root.of(root).store.delete(Catalog(root).dropped_media_keys())
 
 
-def drop_partial_fetches(root: Path, recipe_id: str) -> None:
+def drop_partial_fetches(root: Root, recipe_id: str) -> None:
     """Delete what was read of sources that will not be asked for again; the rest goes on where it stopped."""
-    folders = {path.name: path for path in (root / "partial").glob("*")}
+    folders = {path.name: path for path in root.partial_dir.glob("*")}
     if folders:
         wanted = {part_name(url) for url in Catalog(root).open_urls(recipe_id)}
         remove_folders(path for name, path in folders.items() if name not in wanted)

@@ -20,6 +20,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from infra.errors import ConfigError
 from infra.object_store import ObjectStore
 from infra.store import LocalStore, Store
+from infra.store_lock import HELD_BY_KERNEL, StoreLock
 from pipeline.lake_tables import table_schemas
 from pipeline.lake_upkeep import NO_HOOKS, TABLE_PROPERTIES, keep_up, purge_table
 
@@ -38,9 +39,18 @@ class LiveTable(NamedTuple):
 class Lake:
     """The tables under a root, for one writer at a time."""
 
-    def __init__(self, root: Path | Store) -> None:
-        self._store = _lake_store(root)
+    def __init__(self, root: Path | Store, *, lock: StoreLock = HELD_BY_KERNEL) -> None:
+        """Argument: `lock`, by which the writer holds the root; it is looked at before each commit."""
+        self._store, self._lock = _lake_store(root), lock
         self._schemas = table_schemas()
+
+    def held_by(self, lock: StoreLock) -> None:
+        """From now on the writer holds the root by another lock."""
+        self._lock = lock
+
+    def check_lock(self) -> None:
+        """Look that the writer still holds the root, before something that another one must not see twice."""
+        self._lock.check()
 
     def create(self) -> None:
         """Make the tables that are missing, then finish what a killed writer had begun."""
@@ -71,6 +81,7 @@ class Lake:
                 if table_rows
             }
         )
+        self._lock.check()
         self._store.write(entry, batch)
         self._apply(entry, batch)
 
@@ -105,6 +116,7 @@ class Lake:
         run_id, _, number = entry.removeprefix(f"{_JOURNAL}/").removesuffix(".zip").rpartition("-")
         with _store_errors(self._store):
             for name, rows in _unpack(batch):
+                self._lock.check()
                 self._append(name, rows, Transaction(run_id, int(number)))
         self._store.delete([entry])
 

@@ -70,6 +70,10 @@ def table_schemas() -> dict[str, pa.Schema]:
             host="string", code="string", reason="string", paused_until=_TIME, run_id="string", paused_at=_TIME,
         ),
         "blocks": _schema(kind="string", value="string", reason="string", run_id="string", added_at=_TIME),
+        "forgotten": _schema(
+            kind="string", sha256="string", num_sources="int64", num_clips="int64", num_files="int64",
+            num_samples="int64", run_id="string", forgotten_at=_TIME,
+        ),
         "datasets": _schema(
             dataset="string", version="int32", recipe_id="string", run_id="string", sql="string", seed="int64",
             samples_per_shard="int32", num_samples="int64", num_sources="int64", num_shards="int32",

@@ -21,10 +21,10 @@ _PERIODS_PER_LARGE_MERGE = 16
 _SMALL_FILE_BYTES = 16 * 1024**2
 _LARGE_FILE_BYTES = 256 * 1024**2
 # A reader looks up the live files once and then reads them: this long at most after they were replaced.
-_READER_HOURS = 1
+READER_HOURS = 1
 # Checkpoints come at the end of a period and nowhere else.
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
-TABLE_PROPERTIES = {"delta.deletedFileRetentionDuration": f"interval {_READER_HOURS} hours"}
+TABLE_PROPERTIES = {"delta.deletedFileRetentionDuration": f"interval {READER_HOURS} hours"}
 
 
 def keep_up(table: DeltaTable, store: Store, *, since_version: int) -> None:
@@ -43,7 +43,7 @@ def keep_up(table: DeltaTable, store: Store, *, since_version: int) -> None:
     table.create_checkpoint()
     _shorten_log(store)
     table.vacuum(
-        retention_hours=_READER_HOURS,
+        retention_hours=READER_HOURS,
         dry_run=False,
         enforce_retention_duration=False,
         full=True,

@@ -34,7 +34,7 @@ class Lister:
         self._known = catalog.known_sources()
         self._finished = catalog.finished_sources(run.recipe_id)
         self._retries = catalog.retries(run.recipe_id)
-        self._catalog = catalog
+        self._catalog, self._scratch = catalog, run.root.scratch.resolve()
         self._is_stopped = threading.Event()
         self._thread = threading.Thread(target=self._list_all, daemon=True)
         self._error: BaseException | None = None
@@ -119,7 +119,7 @@ class Lister:
 
     def _is_own_file(self, item: SourceItem) -> bool:
         """Whether a walk met what this root wrote itself: it may lie below the folder that is walked."""
-        return item.url.startswith("file:") and local_path(item.url).is_relative_to(self._run.root.resolve())
+        return item.url.startswith("file:") and local_path(item.url).is_relative_to(self._scratch)
 
     def _failure_row(self, source: UnexpandedSource, now: datetime) -> Row:
         failed = Failed(

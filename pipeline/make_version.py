@@ -4,20 +4,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.config import canonical_json
 from infra.errors import IntegrityError
-from infra.object_store import open_store
+from infra.root import Root
 from infra.store import LocalStore, Store
 from infra.telemetry import progress
 from pipeline.catalog import Catalog
 from pipeline.dataset_card import card_files
 from pipeline.dataset_plots import read_histograms
-from pipeline.lake import Lake
 from pipeline.pack_dataset import ShardTask, adopt_plan, drop_parts, finished_shards, read_part
 from pipeline.recipe import Recipe
 from pipeline.select_clips import Selection
@@ -40,7 +38,7 @@ class DatasetRequest:
     """A checked request to pack."""
 
     name: str
-    root: Path
+    root: Root
     recipe: Recipe
     where: str
     settings: PackSettings
@@ -49,7 +47,7 @@ class DatasetRequest:
     @property
     def store(self) -> Store:
         """What the root holds."""
-        return open_store(str(self.root))
+        return self.root.store
 
     @property
     def versions(self) -> Store:
@@ -67,6 +65,8 @@ class VersionMaking:
     plan: VersionPlan
     previous: Previous | None
     version: int
+    check_lock: Callable[[], None]
+    """Raises unless we still hold the root."""
 
     def manifest(self, write_shards: WriteShards) -> Manifest:
         """Write all files of the version, the manifest last."""
@@ -87,6 +87,7 @@ class VersionMaking:
             files[list_name(split.split)] = shard_list(manifest, split.split)
         for name, content in files.items():
             versions.write(version_key(version, name), content)
+        self.check_lock()
         write_manifest(versions, manifest)
         drop_parts(versions, version)
         return manifest
@@ -145,7 +146,6 @@ class VersionMaking:
     def _manifest(self, entries: Sequence[ShardEntry], index_sha256: str) -> Manifest:
         request, counts = self.request, sorted(self.selection.counts, key=lambda count: count.split)
         num_shards = Counter(entry.split for entry in entries)
-        lake_version = Lake(request.root).versions()
         return Manifest(
             format_version=FORMAT_VERSION,
             name=request.name,
@@ -161,7 +161,7 @@ class VersionMaking:
             duration_s=round(sum(count.duration_s for count in counts), _NUM_DECIMALS),
             num_forgotten=0,
             models=self.selection.models,
-            lake_version={table: lake_version[table] for table in _SELECTED_TABLES},
+            lake_version={table: self.catalog.versions[table] for table in _SELECTED_TABLES},
             index_sha256=index_sha256,
             splits=tuple(
                 SplitEntry(

@@ -18,6 +18,7 @@ from typing import Any, cast
 from crawl.policy import FetchConfig
 from crawl.politeness import Desk, LocalDesk
 from infra.errors import AvgenError, ConfigError
+from infra.root import Root
 from infra.telemetry import quiet_loggers
 from infra.units import BYTES_PER_MIB
 from pipeline.actors import RECORD, CurateActor, EmbedActor, FetchActor, FetchPlace, gather_sources
@@ -163,7 +164,7 @@ class _Remote:
         return lambda *args, **kwargs: ray.get(method.remote(*args, **kwargs))
 
 
-def start_feed(config: FetchConfig, root: Path) -> Feed:
+def start_feed(config: FetchConfig, root: Root) -> Feed:
     """A feed in an actor of its own, which ends with this process."""
     import ray
 

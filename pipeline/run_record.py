@@ -1,7 +1,6 @@
 """A run: its id, what it ran with, and its commits to the lake."""
 
 import json
-import shutil
 import subprocess
 import threading
 import time
@@ -15,14 +14,16 @@ from uuid import uuid4
 
 from infra.config import canonical_json
 from infra.errors import AvgenError, ConfigError
-from infra.storage import exclusive, fresh_folder, write_atomic
+from infra.root import TMP, Root
 from infra.store import LocalStore
+from infra.store_lock import HELD_BY_KERNEL, StoreLock, exclusive_store
 from infra.telemetry import stderr_console
+from pipeline.finish_forgetting import finish_forgetting
 from pipeline.lake import Lake
 from pipeline.lake_rows import Row
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
-_FACTS = "run.json"
+_RUNS, _FACTS = "runs", "run.json"
 _RETRY_S = 5.0
 
 
@@ -30,7 +31,7 @@ _RETRY_S = 5.0
 class Run:
     """One command that writes to a root. Numbers its commits, so that each happens once."""
 
-    root: Path
+    root: Root
     command: str
     run_id: str
     recipe_id: str
@@ -42,12 +43,17 @@ class Run:
     @property
     def work_dir(self) -> Path:
         """Scratch of this run."""
-        return self.root / "tmp" / self.run_id
+        return self.root.tmp_dir / self.run_id
+
+    @property
+    def tmp_key(self) -> str:
+        """Key of the folder for what workers of this run share; of a local root it is `work_dir`."""
+        return f"{TMP}/{self.run_id}"
 
     @property
     def folder(self) -> Path:
-        """What this run ran with, and what it wrote that is neither lake nor dataset."""
-        return self.root / "runs" / self.run_id
+        """A local folder for what this run writes that is neither lake nor dataset."""
+        return run_folder(self.root, self.run_id)
 
     def commit(self, rows: dict[str, list[Row]]) -> None:
         """Append rows to the lake, all or nothing; from any thread."""
@@ -64,14 +70,14 @@ class Run:
         """`marked_at_end`, for a run that holds the root; its scratch goes when it is done."""
         with marked_at_end(self.mark):
             yield
-        shutil.rmtree(self.work_dir)
+        self.root.drop_tmp(self.run_id)
 
     def mark_when_free(self, state: str) -> None:
         """`mark`, for a run that does not hold the root: waits until whoever does has ended."""
         if self._mark_if_free(state):
             return
         stderr_console().print(
-            f"run {self.run_id} is {state}; this is recorded when the run that writes to {self.root} has ended"
+            f"run {self.run_id} is {state}; this is recorded when the run that writes to {self.root.url} has ended"
         )
         while not self._mark_if_free(state):
             time.sleep(_RETRY_S)
@@ -79,9 +85,10 @@ class Run:
     def _mark_if_free(self, state: str) -> bool:
         with ExitStack() as held:
             try:
-                held.enter_context(exclusive(self.root))
+                lock = held.enter_context(exclusive_store(self.root.store))
             except ConfigError:
                 return False
+            self.lake.held_by(lock)
             self.mark(state)
         return True
 
@@ -109,20 +116,25 @@ def marked_at_end(mark: Callable[[str], None]) -> Iterator[None]:
     mark("done")
 
 
-def start_run(root: Path, command: str, *, recipe_id: str, settings_json: str) -> Run:
+def start_run(
+    root: Root | Path, command: str, *, recipe_id: str, settings_json: str, lock: StoreLock = HELD_BY_KERNEL
+) -> Run:
     """Prepare the root, finish what a killed run left behind, and record what this one runs with.
 
-    The caller holds the root (`infra.storage.exclusive`), so scratch of other runs is nobody's.
+    The caller holds the root by `lock` (`infra.store_lock`), so scratch of other runs is nobody's.
     """
+    home = Root.of(root)
     stamp = datetime.now(UTC).strftime("%Y%m%dt%H%M%S")
     run_id = f"{stamp}-{uuid4().hex[:6]}"
-    fresh_folder(root / "tmp")
-    for folder in (root / "staged").glob("*"):
-        LocalStore(folder).sweep()
-    lake = Lake(root)
+    finish_forgetting(home, lock=lock)
+    home.empty_tmp()
+    if isinstance(home.store, LocalStore):  # No other store shows what is unfinished.
+        for folder in (home.store.folder / "staged").glob("*"):
+            LocalStore(folder).sweep()
+    lake = Lake(home.store, lock=lock)
     lake.create()
     run = Run(
-        root=root,
+        root=home,
         command=command,
         run_id=run_id,
         recipe_id=recipe_id,
@@ -138,29 +150,40 @@ def start_run(root: Path, command: str, *, recipe_id: str, settings_json: str) -
         "git_commit": git_commit(),
         "lock_sha256": lock_sha256(),
     }
-    write_atomic(run.folder / _FACTS, json.dumps(facts, indent=2).encode())
+    home.store.write(_facts_key(run_id), json.dumps(facts, indent=2).encode())
     run.mark("started")
     return run
 
 
-def resume_run(root: Path, run_id: str, *, num_commits: int) -> Run:
-    """A run that was started and did not end, to go on as itself. The caller holds the root.
+def resume_run(root: Root | Path, run_id: str, *, num_commits: int, lock: StoreLock = HELD_BY_KERNEL) -> Run:
+    """A run that was started and did not end, to go on as itself. The caller holds the root by `lock`.
 
     Args:
         num_commits: how many it has made, so that the next one has a number of its own.
     """
-    facts = json.loads((root / "runs" / run_id / _FACTS).read_bytes())
+    home = Root.of(root)
+    finish_forgetting(home, lock=lock)
+    facts = json.loads(home.store.read(_facts_key(run_id)))
     run = Run(
-        root=root,
+        root=home,
         command=facts["command"],
         run_id=run_id,
         recipe_id=facts["recipe_id"],
         settings_json=canonical_json(facts["settings"]).decode(),
-        lake=Lake(root),
+        lake=Lake(home.store, lock=lock),
         num_commits=num_commits,
     )
     run.mark("started")
     return run
+
+
+def run_folder(root: Root, run_id: str) -> Path:
+    """See `Run.folder`."""
+    return root.scratch / _RUNS / run_id
+
+
+def _facts_key(run_id: str) -> str:
+    return f"{_RUNS}/{run_id}/{_FACTS}"
 
 
 def git_commit() -> str:

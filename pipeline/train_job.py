@@ -11,17 +11,19 @@ from typing import Any
 
 from infra.config import canonical_json
 from infra.errors import ConfigError, IntegrityError
-from infra.storage import exclusive, open_root
-from infra.store import LocalStore
+from infra.root import Root, open_root
+from infra.storage import exclusive
+from infra.store_lock import exclusive_store
 from pipeline.catalog import Catalog
 from pipeline.lake import Lake
 from pipeline.pack_dataset import check_dataset_name, finished_versions
-from pipeline.run_record import Run, marked_at_end, resume_run, start_run
+from pipeline.run_record import Run, marked_at_end, resume_run, run_folder, start_run
 from shards.manifest import MANIFEST_NAME
 
 OUT_NAME = "train"
 """Folder inside a run's own that the training process fills."""
 
+_DATASETS = "datasets"
 _DATASET = re.compile(r"(?P<name>[^@]+)(@v?(?P<version>[0-9]+))?")
 _LAST_CHECKPOINT = Path("checkpoints", "last")
 """What the training process writes once it has something to go on from."""
@@ -36,10 +38,16 @@ group by run_id having not bool_or(state = 'done') order by max(recorded_at) des
 class TrainRequest:
     """A checked request to train. Equal requests on one root are one training, which goes on after a kill."""
 
-    root: Path
-    dataset_dir: Path
+    root: Root
+    dataset: str
+    """Key of the version's folder."""
     recipe: str
     overrides: tuple[str, ...]
+
+    @property
+    def dataset_dir(self) -> Path:
+        """The folder of the version."""
+        return self.root.scratch / self.dataset
 
     @property
     def settings_json(self) -> str:
@@ -47,7 +55,7 @@ class TrainRequest:
         recipe = Path(self.recipe)
         return canonical_json(
             {
-                "dataset": str(self.dataset_dir.relative_to(self.root)),
+                "dataset": self.dataset,
                 "manifest_sha256": _file_sha256(self.dataset_dir / MANIFEST_NAME),
                 "recipe": self.recipe,
                 "recipe_sha256": _file_sha256(recipe) if recipe.is_file() else "",
@@ -68,16 +76,26 @@ def plan_training(dataset: str, root: str, *, recipe: str, overrides: Sequence[s
         dataset: `NAME` for the latest version, or `NAME@2`.
 
     Raises:
-        ConfigError: there is no such dataset or version.
+        ConfigError: there is no such dataset or version, or the root is no folder.
     """
-    path = open_root(root, create=False)
+    home = open_root(root, create=False)
+    check_can_train(home)
     return TrainRequest(
-        root=path, dataset_dir=find_dataset(dataset, path), recipe=recipe, overrides=tuple(overrides)
+        root=home, dataset=find_dataset(dataset, home), recipe=recipe, overrides=tuple(overrides)
     )
 
 
-def find_dataset(dataset: str, root: Path) -> Path:
-    """The folder of a finished version.
+def check_can_train(root: Root) -> None:
+    """Raises `ConfigError` unless a training process finds the dataset in a folder and can write beside it."""
+    if not root.is_local:
+        raise ConfigError(
+            f"training must have its dataset in a folder, got {root.url}; copy datasets/NAME from there"
+            " and run `python -m train.launch --dataset NAME/vK --out DIR`"
+        )
+
+
+def find_dataset(dataset: str, root: Root) -> str:
+    """Key of the folder of a finished version: `datasets/<name>/v<k>`.
 
     Args:
         dataset: `NAME` for the latest version, or `NAME@2`.
@@ -89,20 +107,17 @@ def find_dataset(dataset: str, root: Path) -> Path:
     if match is None:
         raise ConfigError(f"a dataset must be NAME or NAME@VERSION, got {dataset!r}")
     check_dataset_name(match["name"])
-    versions_dir = root / "datasets" / match["name"]
-    finished = finished_versions(LocalStore(versions_dir))
+    datasets = root.store.below(_DATASETS)
+    finished = finished_versions(datasets.below(match["name"]))
     version = int(match["version"] or max(finished, default=0))
     if version not in finished:
-        known = [
-            f"{folder.name}@{number}"
-            for folder in sorted(root.glob("datasets/*"))
-            for number in finished_versions(LocalStore(folder))
-        ]
+        names = sorted({file.key.partition("/")[0] for file in datasets.files()})
+        known = [f"{name}@{number}" for name in names for number in finished_versions(datasets.below(name))]
         raise ConfigError(
             f"a finished dataset must be named, got {dataset};"
             f" there is {', '.join(known) or 'none: run `avgen pack` first'}"
         )
-    return versions_dir / f"v{version}"
+    return f"{_DATASETS}/{match['name']}/v{version}"
 
 
 @contextmanager
@@ -116,18 +131,22 @@ def training_run(request: TrainRequest) -> Iterator[Run]:
         ConfigError: another process writes to the root, or is at the same training.
     """
     with ExitStack() as held:
-        with exclusive(request.root):
-            Lake(request.root).create()  # Finishes what a killed run left in the journal.
+        with exclusive_store(request.root.store) as lock:
+            Lake(request.root.store, lock=lock).create()  # Finishes what a killed run left in the journal.
             unfinished = _unfinished_run(request)
             if unfinished is None:
                 run = start_run(
-                    request.root, "train", recipe_id=request.recipe_id, settings_json=request.settings_json
+                    request.root,
+                    "train",
+                    recipe_id=request.recipe_id,
+                    settings_json=request.settings_json,
+                    lock=lock,
                 )
                 held.enter_context(exclusive(run.folder))
             else:
                 run_id, num_commits = unfinished
-                held.enter_context(exclusive(request.root / "runs" / run_id))
-                run = resume_run(request.root, run_id, num_commits=num_commits)
+                held.enter_context(exclusive(run_folder(request.root, run_id)))
+                run = resume_run(request.root, run_id, num_commits=num_commits, lock=lock)
         with marked_at_end(run.mark_when_free):
             yield run
 
@@ -167,7 +186,7 @@ def _unfinished_run(request: TrainRequest) -> tuple[str, int] | None:
     """The latest run of equal settings that has a checkpoint and did not end well, and how many rows it wrote."""
     rows = Catalog(request.root).query(_UNFINISHED, [request.recipe_id]).to_pylist()
     for row in rows:
-        if (request.root / "runs" / row["run_id"] / OUT_NAME / _LAST_CHECKPOINT).is_file():
+        if (run_folder(request.root, row["run_id"]) / OUT_NAME / _LAST_CHECKPOINT).is_file():
             return row["run_id"], row["num_rows"]
     return None
 

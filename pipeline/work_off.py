@@ -77,7 +77,7 @@ def work_off(plan: IngestPlan, run: Run, *, workers: Workers, advance: Advance) 
 
 def _earlier_passes(plan: IngestPlan, run: Run, catalog: Catalog) -> EarlierPasses:
     catalog.judge_by(run.recipe_id, plan.recipe.bounds)
-    return write_earlier_passes(catalog, recipe_id=run.recipe_id, folder=run.work_dir)
+    return write_earlier_passes(catalog, run)
 
 
 @contextmanager

@@ -58,7 +58,7 @@ DOES_IO = (
     "crawl/ytdlp_fragments.py", "crawl/ytdlp_hooks.py", "infra/config.py", "infra/media/",
     "infra/object_store.py", "infra/storage.py", "infra/store.py", "infra/store_lock.py",
     "infra/telemetry.py", "model/encoders/", "pipeline/actors.py", "pipeline/batches.py",
-    "pipeline/catalog.py", "pipeline/cli.py", "pipeline/cli_dataset.py", "pipeline/cli_lake.py",
+    "pipeline/catalog.py", "pipeline/cli.py", "pipeline/cli_care.py", "pipeline/cli_dataset.py", "pipeline/cli_lake.py",
     "pipeline/cli_services.py", "pipeline/demo/", "pipeline/feed.py", "pipeline/flow.py",
     "pipeline/lake.py", "pipeline/lake_upkeep.py", "pipeline/ray_adapter.py", "pipeline/run_record.py",
     "pipeline/work_off.py", "train/checkpoint.py", "train/decode.py", "train/engine.py",

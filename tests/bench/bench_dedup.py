@@ -2,7 +2,8 @@
 
 Clips are rows of random picture codes. Copies of some are planted: most of their moments with some bits changed, a
 quarter of them mirrored. Some clips share a logo, and some a picture that is nearly the same in all of them, which
-crowd a few buckets. Each case runs in a process of its own, whose peak memory is taken.
+crowd a few buckets. Each case runs in a process of its own, whose peak memory is taken. The last cases are `avgen
+dedup` on a lake with such codes, and on the same lake again.
 """
 
 import argparse
@@ -12,15 +13,24 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+import pyarrow as pa
+from deltalake import write_deltalake
 from numpy.typing import NDArray
 
 from dedup.bands import Sieve, as_words
 from dedup.matching import CodeSets, candidate_pairs, likeness
 from dedup.pdq import MIRROR_MASK
 from dedup.picture import PARTS, picture_bands
+from infra.store_lock import exclusive_store
 from infra.units import BYTES_PER_MIB
+from pipeline.catalog import Catalog
+from pipeline.dedup_run import plan_dedup, run_dedup
+from pipeline.fingerprint_clip import PICTURE_KIND, PICTURE_VERSION
+from tests.bench.made_lake import make_lake
 from tests.bench.report import Figure, Report, say
 
 _MOMENTS = 8  # Measured on the corpus: some eight in ten seconds.
@@ -28,6 +38,8 @@ _COPY_RATIO, _KEPT_RATIO, _FLIPPED_BITS, _MIRROR_RATIO = 0.05, 0.7, 24, 0.25
 _LOGO_RATIO, _NUM_LOGOS, _DULL_RATIO, _DULL_BITS = 0.02, 3, 0.005, 6
 _MAX_DISTANCE, _MIN_SIMILARITY = 48, 0.3
 _NEW_RATIO = 0.01
+_STAGED_RATIO = 0.5857
+"""Spans of a made lake that have a clip."""
 _SEED = 7
 
 
@@ -37,7 +49,7 @@ class Planted:
 
     sets: CodeSets
     copies_P2: NDArray[np.int64]
-    """Original, copy."""
+    """Original, copy; those that share enough moments."""
 
 
 def planted_clips(num_clips: int) -> Planted:
@@ -58,7 +70,9 @@ def planted_clips(num_clips: int) -> Planted:
     codes[is_dull, 1] = _flipped(np.repeat(logos[:1] ^ 0x55, is_dull.sum(), axis=0), _DULL_BITS, generator)
     words = as_words(codes.reshape(-1, 32)).reshape(-1, len(PARTS), 4)
     sets = CodeSets(codes_MSW=words, num_C=np.full(num_clips, _MOMENTS))
-    return Planted(sets=sets, copies_P2=np.stack([originals, copies], axis=1))
+    # A copy that keeps less than the rule asks for is no duplicate.
+    is_copy = is_kept.mean(axis=1) >= _MIN_SIMILARITY
+    return Planted(sets=sets, copies_P2=np.stack([originals, copies], axis=1)[is_copy])
 
 
 def _flipped(codes: NDArray[np.uint8], num_bits: int, generator: np.random.Generator) -> NDArray[np.uint8]:
@@ -102,13 +116,54 @@ def search(planted: Planted, num_new: int) -> dict[str, float]:
     }
 
 
+def plant_lake(root: Path, num_clips: int) -> None:
+    """A lake of about so many staged clips with the picture codes of planted ones."""
+    make_lake(root, num_clips=round(num_clips / _STAGED_RATIO))
+    clips = _staged(root)
+    codes_CB = planted_clips(len(clips)).sets.codes_MSW.view(np.uint8).reshape(len(clips), -1)
+    facts = {"kind": PICTURE_KIND, "version": pa.scalar(PICTURE_VERSION, pa.int32())}
+    facts["num_codes"] = pa.scalar(codes_CB.shape[1] // 32, pa.int32())
+    for name, value in facts.items():
+        clips = clips.append_column(name, pa.repeat(value, len(clips)))
+    clips = clips.append_column("codes", pa.array([codes_B.tobytes() for codes_B in codes_CB]))
+    write_deltalake(str(root / "lake" / "fingerprints"), clips, mode="append", schema_mode="merge")
+
+
+def search_lake(root: Path) -> dict[str, float]:
+    """Figures of `avgen dedup` on a planted lake."""
+    request = plan_dedup(str(root), None, [])
+    started_s, started_cpu_s = time.perf_counter(), time.process_time()
+    with exclusive_store(request.root.store) as lock:
+        run_dedup(request, lock=lock)
+    figures = {
+        "cpu_s": time.process_time() - started_cpu_s,
+        "wall_s": time.perf_counter() - started_s,
+        "peak_mib": _peak_mib(),
+    }
+    clip_ids = _staged(root)["clip_id"].to_pylist()
+    sql = "select clip_id, other_clip_id from duplicate_pairs where method = 'picture' and similarity >= ?"
+    found = set(Catalog(root).rows(sql, [_MIN_SIMILARITY]))
+    copies_P2 = planted_clips(len(clip_ids)).copies_P2.tolist()
+    copies = {(clip_ids[original], clip_ids[copy]) for original, copy in copies_P2}
+    return figures | {
+        "found_ratio": len(found & copies) / len(copies),
+        "true_ratio": len(found & copies) / max(1, len(found)),
+    }
+
+
+def _staged(root: Path) -> pa.Table:
+    return Catalog(root).query(
+        "select clip_id, source_id, recipe_id, run_id from clips where mp4_bytes is not null order by clip_id"
+    )
+
+
 def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / BYTES_PER_MIB
 
 
-def _in_process(num_clips: int, num_new: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "tests.bench.bench_dedup", "--case", str(num_clips), str(num_new)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+def _in_process(*arguments: object) -> dict[str, float]:
+    command = [sys.executable, "-m", "tests.bench.bench_dedup", *map(str, arguments)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout or "{}")
 
 
 _UNITS = {
@@ -121,7 +176,48 @@ _UNITS = {
     "compared_per_code": "pairs",
     "left_out_pairs": "pairs",
 }
+_GROWTH_BAR = 1.5
+"""How much more time a clip may take in a larger lot: sorting, and steps."""
 _BARS = {"found_ratio": 0.99, "true_ratio": 0.99}
+
+
+def _measured_codes(report: Report, sizes: list[int]) -> dict[str, float]:
+    """CPU seconds of each case with codes in memory."""
+    times = {}
+    for num_clips, num_new in [*((size, size) for size in sizes), (sizes[-1], round(sizes[-1] * _NEW_RATIO))]:
+        case = f"{num_clips} clips, {num_new} new"
+        say(case)
+        times[case] = _add(report, case, _in_process("--case", num_clips, num_new))
+    return times
+
+
+def _measured_lakes(report: Report, sizes: list[int]) -> list[float]:
+    """CPU seconds of the first search in each lake."""
+    times = []
+    for num_clips in sizes:
+        with TemporaryDirectory() as folder:
+            say(f"lake of {num_clips} clips")
+            _in_process("--plant", folder, num_clips)
+            times.append(_add(report, f"lake of {num_clips} clips", _in_process("--search", folder)))
+            _add(report, f"lake of {num_clips} clips, again", _in_process("--search", folder))
+    return times
+
+
+def _add(report: Report, case: str, figures: dict[str, float]) -> float:
+    for metric, value in figures.items():
+        report.add(
+            Figure(case=case, metric=metric, unit=_UNITS[metric], values=(value,), bar=_BARS.get(metric),
+                   more_is_better=True)
+        )  # fmt: skip
+    return figures["cpu_s"]
+
+
+def _add_ratios(report: Report, what: str, sizes: list[int], times_s: list[float]) -> None:
+    for place in range(1, len(sizes)):
+        case = f"{sizes[place]} against {sizes[place - 1]} {what}"
+        ratio = times_s[place] / times_s[place - 1]
+        bar = _GROWTH_BAR * sizes[place] / sizes[place - 1]
+        report.add(Figure(case=case, metric="cpu_ratio", unit="ratio", values=(ratio,), bar=bar))
 
 
 def main() -> None:
@@ -130,32 +226,31 @@ def main() -> None:
     parser.add_argument(
         "--case", type=int, nargs=2, help="clips in all, new clips: one case, in this process"
     )
+    parser.add_argument("--plant", nargs=2, metavar=("FOLDER", "CLIPS"), help="make a lake there")
+    parser.add_argument("--search", metavar="FOLDER", help="search a planted lake, in this process")
     parser.add_argument("--most", type=int, default=1_000_000, help="clips of the largest case")
     options = parser.parse_args()
     if options.case:
         num_clips, num_new = options.case
         print(json.dumps(search(planted_clips(num_clips), num_new)))
-        return
+    elif options.plant:
+        plant_lake(Path(options.plant[0]), int(options.plant[1]))
+    elif options.search:
+        print(json.dumps(search_lake(Path(options.search))))
+    else:
+        measure(options.most)
+
+
+def measure(most: int) -> None:
+    """All cases of at most so many clips, into a report."""
     settings = {"moments": _MOMENTS, "copy_ratio": _COPY_RATIO, "flipped_bits": _FLIPPED_BITS}
     report = Report("dedup", settings=settings, num_warm_ups=0, ceiling="none: the growth is the figure")
-    sizes = [size for size in (10_000, 100_000, 1_000_000) if size <= options.most]
-    times = {}
-    for num_clips, num_new in [*((size, size) for size in sizes), (sizes[-1], round(sizes[-1] * _NEW_RATIO))]:
-        case = f"{num_clips} clips, {num_new} new"
-        say(case)
-        figures = _in_process(num_clips, num_new)
-        times[case] = figures["cpu_s"]
-        for metric, unit in _UNITS.items():
-            report.add(
-                Figure(case=case, metric=metric, unit=unit, values=(figures[metric],), bar=_BARS.get(metric),
-                       more_is_better=True)
-            )  # fmt: skip
-    taken = list(times.values())
-    for smaller, larger, before_s, after_s in zip(sizes, sizes[1:], taken, taken[1:], strict=False):
-        case = f"{larger} against {smaller} clips"
-        report.add(
-            Figure(case=case, metric="cpu_ratio", unit="ratio", values=(after_s / before_s,), bar=15.0)
-        )
+    sizes = [size for size in (10_000, 100_000, 1_000_000) if size <= most]
+    times_s = _measured_codes(report, sizes)
+    lake_sizes = [size for size in (30_000, 100_000, 300_000) if size <= most]
+    lake_times_s = _measured_lakes(report, lake_sizes)
+    _add_ratios(report, "clips", sizes, list(times_s.values()))
+    _add_ratios(report, "clips of a lake", lake_sizes, lake_times_s)
     report.save()
 
 

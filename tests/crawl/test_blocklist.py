@@ -1,8 +1,9 @@
 import pickle
+import re
 
 import pytest
 
-from crawl.blocklist import Block, Blocklist
+from crawl.blocklist import Block, Blocklist, hashed
 from crawl.items import refused_item, source_item
 from infra.errors import BlockedByPolicy, ConfigError
 
@@ -193,3 +194,29 @@ def test_blocklist_pickles() -> None:
     block = Block(kind="url", value=VIDEO, reason="asked to")
     assert pickle.loads(pickle.dumps(block)) == block
     assert item_is_blocked(pickle.loads(pickle.dumps(Blocklist([block]))), VIDEO)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "url"),
+    [
+        ("url", "https://youtu.be/0B4dYTMsgHA", "https://www.youtube.com/shorts/0B4dYTMsgHA"),
+        ("url", "http://h/a", "https://H:443/a?utm_source=b"),
+        ("id", "twitter:1", "https://x.com/a/status/1/video/2"),
+        ("channel", "https://www.tiktok.com/@ada", "https://m.tiktok.com/@Ada/video/1"),
+    ],
+)
+def test_hashed_block_stops_the_same_and_says_nothing(kind: str, value: str, url: str) -> None:
+    blocks = hashed(Block(kind=kind, value=value, reason="asked to"))
+    assert all(re.fullmatch("sha256:[0-9a-f]{64}", block.value) for block in blocks)
+    assert item_is_blocked(Blocklist(blocks), url)
+    assert not item_is_blocked(Blocklist(blocks), "https://h/other")
+    stored = [Block(kind=block.kind, value=block.value, reason="") for block in blocks]
+    assert item_is_blocked(Blocklist(stored), url)
+
+
+def test_hashed_block_of_bytes_and_people() -> None:
+    with pytest.raises(BlockedByPolicy):
+        Blocklist(hashed(Block(kind="sha256", value=SHA256, reason=""))).check_bytes(SHA256.upper())
+    people = Blocklist(hashed(Block(kind="channel", value="UCabc", reason="")))
+    assert video_is_blocked(people, channel_id="UCabc")
+    assert not video_is_blocked(people, channel_id="UCabd")

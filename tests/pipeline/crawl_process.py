@@ -12,7 +12,7 @@ from pathlib import Path
 
 from crawl.frontier import FetchJob
 from crawl.politeness import LocalDesk
-from infra.storage import exclusive
+from infra.store_lock import exclusive_store
 from pipeline.actors import RECORD, CurateActor, FetchActor, FetchPlace, Row, gather_sources
 from pipeline.feed import Feed
 from pipeline.ingest import IngestPlan, drop_partial_fetches, plan_ingest
@@ -33,7 +33,7 @@ def crawl(spec: str, root: Path, *settings: str) -> str:
 def run_plan(plan: IngestPlan) -> str:
     """Work off a plan; the id of its recipe."""
     root, recipe = plan.root, plan.recipe
-    with exclusive(root):
+    with exclusive_store(root.store):
         run = start_run(root, "ingest", recipe_id=recipe.recipe_id, settings_json=recipe.model_dump_json())
         with run.marked_at_its_end():
             feed = Feed(recipe.fetch, root)

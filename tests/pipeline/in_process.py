@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from crawl.politeness import LocalDesk
-from infra.storage import exclusive
+from infra.store_lock import exclusive_store
 from pipeline.actors import RECORD, CurateActor, EmbedActor, FetchActor, FetchPlace, gather_sources
 from pipeline.dataset import DatasetSummary, PackOptions, build, plan_dataset
 from pipeline.feed import Feed
@@ -43,7 +43,7 @@ def run_plan(plan: IngestPlan, run: Run) -> None:
     drop_partial_fetches(plan.root, plan.recipe.recipe_id)
 
 
-def ingest_in_process(spec: str, root: Path, *overrides: str) -> Recipe:
+def ingest_in_process(spec: str, root: Path | str, *overrides: str) -> Recipe:
     """What `avgen run` does, without Ray and Prefect."""
     return run_in_process(plan_ingest([spec], str(root), "demo", overrides))
 
@@ -51,20 +51,21 @@ def ingest_in_process(spec: str, root: Path, *overrides: str) -> Recipe:
 def run_in_process(plan: IngestPlan) -> Recipe:
     """Work off a plan as a run of its own."""
     root, recipe = plan.root, plan.recipe
-    with exclusive(root):
+    with exclusive_store(root.store) as lock:
         run = start_run(
             root,
             "ingest",
             recipe_id=recipe.recipe_id,
             settings_json=recipe.with_all_bounds().model_dump_json(),
+            lock=lock,
         )
         run_plan(plan, run)
         run.mark("done")
     return recipe
 
 
-def pack_in_process(name: str, root: Path, options: PackOptions) -> DatasetSummary:
+def pack_in_process(name: str, root: Path | str, options: PackOptions) -> DatasetSummary:
     """What `avgen pack` does, without Ray and Prefect."""
     request = plan_dataset(name, str(root), options).request
-    with exclusive(root):
-        return build(request, write_shards=lambda tasks: map(write_shard, tasks))
+    with exclusive_store(request.root.store) as lock:
+        return build(request, write_shards=lambda tasks: map(write_shard, tasks), lock=lock)

@@ -1,7 +1,6 @@
-"""A pack in a process of its own, to be killed: `python -m tests.pipeline.pack_process ROOT`."""
+"""A pack in a process of its own, to be killed: `python -m tests.pipeline.pack_process ROOT [NAME]`."""
 
 import sys
-from pathlib import Path
 
 from pipeline.dataset import PackOptions
 from tests.pipeline.in_process import pack_in_process
@@ -10,4 +9,5 @@ OPTIONS = PackOptions(samples_per_shard=4, overrides=("dataset.split.val=0.3",))
 
 if __name__ == "__main__":
     print("begun", flush=True)
-    pack_in_process("d", Path(sys.argv[1]), OPTIONS)
+    root, name = (*sys.argv[1:], "d")[:2]
+    pack_in_process(name, root, OPTIONS)

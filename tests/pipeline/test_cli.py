@@ -16,19 +16,9 @@ from pipeline.cli import exit_status
 from pipeline.lake import Lake
 
 COMMANDS = (
-    "demo",
-    "run",
-    "retry",
-    "what-if",
-    "dedup",
-    "pack",
-    "verify",
-    "train",
-    "nightly",
-    "status",
-    "sql",
-    "block",
-)
+    "demo", "run", "retry", "what-if", "dedup", "pack", "verify", "repair", "forget", "gc", "train", "nightly",
+    "status", "sql", "block",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

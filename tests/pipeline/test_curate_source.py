@@ -15,6 +15,7 @@ import pytest
 
 from infra.errors import MediaTooLarge, TooShort, Truncated, Undecodable
 from infra.media.reader import MediaReader
+from infra.root import Root
 from model.encoders.speech import SpeechDetector, load_speech
 from pipeline.curate_source import Workplace, bundle_stem, curate_source
 from pipeline.recipe import Recipe, load_recipe
@@ -42,7 +43,7 @@ def curate(
     source = store(path, recipe=RECIPE, root=root, **span)
     work_dir = root / "work"
     work_dir.mkdir(exist_ok=True)
-    place = Workplace(root=root, work_dir=work_dir, reader=reader, speech=speech().probabilities)
+    place = Workplace(root=Root.of(root), work_dir=work_dir, reader=reader, speech=speech().probabilities)
     return list(curate_source(source.item, source.fetched, recipe=recipe, workplace=place))
 
 

@@ -1,15 +1,17 @@
 """Duplicates in a real lake: what is compared, what is written, and that again does nothing new."""
 
+import io
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from pipeline.catalog import Catalog
 from pipeline.dedup_config import AudioConfig, DedupConfig
-from pipeline.dedup_text import summary_lines
+from pipeline.dedup_text import dedup_tables
 from pipeline.find_duplicates import DedupSummary, find_duplicates
 from pipeline.fingerprint_clip import PICTURE_KIND, PICTURE_VERSION, SOUND_KIND, SOUND_VERSION
 from pipeline.lake import Lake
@@ -40,7 +42,7 @@ class Root:
             "end_s": 10.0,
             "width_px": 640,
             "height_px": 480,
-            "bundle_key": "staged/x.tar",
+            "mp4_bytes": 1,
         }
         self.rows.setdefault("clips", []).append(row | columns)
 
@@ -272,19 +274,14 @@ def test_find_duplicates_counts_what_goes_by_the_rule_of_the_recipe(root):
     assert (summary.num_removed, summary.removed_s) == (1, 10.0)
 
 
-def test_summary_lines_say_what_was_found_and_what_was_not_compared(root):
+def test_dedup_tables_say_what_was_found_and_what_was_not_compared(root):
     for clip in (A, B):
         root.clip(clip)
         root.codes(clip, moments(1))
         root.vectors(clip, np.ones(8), weights="untrained")
-    assert summary_lines(root.dedup()) == [
-        "2 clips compared, 2 of them in this run; 1 groups of duplicates",
-        "1 of the clips that the filters keep would go, 0.00 h; one of each group stays",
-        "exact: 0 pairs, 0 of them new",
-        "picture: 1 pairs, 1 of them new",
-        "glimpse: 0 pairs, 0 of them new",
-        "audio: 0 pairs, 0 of them new",
-        "semantic: not compared,"
-        " the embeddings are of untrained weights, which say nothing; set embed.clip_weights",
-        f"largest groups: {A} (2 clips)",
-    ]
+    console = Console(width=200, file=io.StringIO())
+    console.print(*dedup_tables(root.dedup()))
+    text = console.file.getvalue()
+    assert "2 clips compared (2 new): 1 groups; packing leaves out 1 clips, 0.003 h" in text
+    assert "untrained weights, which say nothing; set embed.clip_weights" in text
+    assert A in text

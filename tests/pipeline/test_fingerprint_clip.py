@@ -7,6 +7,7 @@ import pytest
 
 from dedup.sound import SOUND_RATE_HZ
 from infra.media.reader import MediaReader
+from infra.root import Root
 from pipeline.curate_source import Workplace, curate_source
 from pipeline.dedup_config import DedupConfig
 from pipeline.fingerprint_clip import PICTURE_KIND, SOUND_KIND, Fingerprint, fingerprint_clip
@@ -81,7 +82,7 @@ def staged_prints(path: Path, root: Path, reader: MediaReader) -> list[tuple[Fin
     recipe = load_recipe("demo", [f"filters.{bound}" for bound in open_bounds])
     root.mkdir()
     source = store(path, recipe=recipe, root=root)
-    place = Workplace(root=root, work_dir=root, reader=reader, speech=_no_speech)
+    place = Workplace(root=Root.of(root), work_dir=root, reader=reader, speech=_no_speech)
     *_, last = curate_source(source.item, source.fetched, recipe=recipe, workplace=place)
     return [clip.fingerprints for clip in last.outcome.curated.staged]
 

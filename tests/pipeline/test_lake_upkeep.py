@@ -71,7 +71,7 @@ def test_upkeep_goes_on_in_a_bucket(bucket, monkeypatch):  # noqa: F811
 
 
 def test_files_that_no_reader_needs_any_more_are_removed(tmp_path, short_periods, monkeypatch):
-    monkeypatch.setattr(lake_upkeep, "_READER_HOURS", 0)
+    monkeypatch.setattr(lake_upkeep, "READER_HOURS", 0)
     lake = Lake(tmp_path)
     lake.create()
     for number in range(40):
