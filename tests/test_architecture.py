@@ -56,13 +56,13 @@ DOES_IO = (
     "crawl/section.py", "crawl/sidecar.py", "crawl/source_bucket.py", "crawl/source_dir.py",
     "crawl/store.py", "crawl/web.py", "crawl/ytdlp.py", "crawl/ytdlp_child.py",
     "crawl/ytdlp_fragments.py", "crawl/ytdlp_hooks.py", "infra/config.py", "infra/media/",
-    "infra/object_store.py", "infra/storage.py", "infra/store.py", "infra/store_lock.py",
-    "infra/telemetry.py", "model/encoders/", "pipeline/actors.py", "pipeline/batches.py",
-    "pipeline/catalog.py", "pipeline/cli.py", "pipeline/cli_care.py", "pipeline/cli_dataset.py", "pipeline/cli_lake.py",
-    "pipeline/cli_services.py", "pipeline/demo/", "pipeline/feed.py", "pipeline/flow.py",
-    "pipeline/lake.py", "pipeline/lake_upkeep.py", "pipeline/ray_adapter.py", "pipeline/run_record.py",
-    "pipeline/work_off.py", "train/checkpoint.py", "train/decode.py", "train/engine.py",
-    "train/launch.py", "train/metrics.py", "train/run.py",
+    "infra/object_store.py", "infra/root.py", "infra/storage.py", "infra/store.py",
+    "infra/store_lock.py", "infra/telemetry.py", "model/encoders/", "pipeline/actors.py",
+    "pipeline/batches.py", "pipeline/catalog.py", "pipeline/cli.py", "pipeline/cli_care.py",
+    "pipeline/cli_dataset.py", "pipeline/cli_lake.py", "pipeline/cli_services.py", "pipeline/demo/",
+    "pipeline/feed.py", "pipeline/flow.py", "pipeline/lake.py", "pipeline/lake_upkeep.py",
+    "pipeline/ray_adapter.py", "pipeline/run_record.py", "pipeline/work_off.py", "train/checkpoint.py",
+    "train/decode.py", "train/engine.py", "train/launch.py", "train/metrics.py", "train/run.py",
 )  # fmt: skip
 IO_MODULES = {"subprocess", "socket", "urllib.request", "http.client", "shutil", "tempfile"}
 

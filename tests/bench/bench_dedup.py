@@ -13,33 +13,23 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pyarrow as pa
-from deltalake import write_deltalake
 from numpy.typing import NDArray
 
 from dedup.bands import Sieve, as_words
 from dedup.matching import CodeSets, candidate_pairs, likeness
 from dedup.pdq import MIRROR_MASK
 from dedup.picture import PARTS, picture_bands
-from infra.store_lock import exclusive_store
 from infra.units import BYTES_PER_MIB
-from pipeline.catalog import Catalog
-from pipeline.dedup_run import plan_dedup, run_dedup
-from pipeline.fingerprint_clip import PICTURE_KIND, PICTURE_VERSION
-from tests.bench.made_lake import make_lake
 from tests.bench.report import Figure, Report, say
 
 _MOMENTS = 8  # Measured on the corpus: some eight in ten seconds.
 _COPY_RATIO, _KEPT_RATIO, _FLIPPED_BITS, _MIRROR_RATIO = 0.05, 0.7, 24, 0.25
 _LOGO_RATIO, _NUM_LOGOS, _DULL_RATIO, _DULL_BITS = 0.02, 3, 0.005, 6
-_MAX_DISTANCE, _MIN_SIMILARITY = 48, 0.3
+_MAX_DISTANCE, MIN_SIMILARITY = 48, 0.3
 _NEW_RATIO = 0.01
-_STAGED_RATIO = 0.5857
-"""Spans of a made lake that have a clip."""
 _SEED = 7
 
 
@@ -71,7 +61,7 @@ def planted_clips(num_clips: int) -> Planted:
     words = as_words(codes.reshape(-1, 32)).reshape(-1, len(PARTS), 4)
     sets = CodeSets(codes_MSW=words, num_C=np.full(num_clips, _MOMENTS))
     # A copy that keeps less than the rule asks for is no duplicate.
-    is_copy = is_kept.mean(axis=1) >= _MIN_SIMILARITY
+    is_copy = is_kept.mean(axis=1) >= MIN_SIMILARITY
     return Planted(sets=sets, copies_P2=np.stack([originals, copies], axis=1)[is_copy])
 
 
@@ -90,7 +80,7 @@ def search(planted: Planted, num_new: int) -> dict[str, float]:
     sets, bands = planted.sets, picture_bands(max_distance=_MAX_DISTANCE)
     num_clips = len(sets.num_C)
     is_new_C = np.arange(num_clips) >= num_clips - num_new
-    baseline_mib = _peak_mib()
+    baseline_mib = peak_mib()
     started_s, started_cpu_s = time.perf_counter(), time.process_time()
     wanted = sets
     if num_new < num_clips:
@@ -100,15 +90,15 @@ def search(planted: Planted, num_new: int) -> dict[str, float]:
         wanted = sets.only(passes_MS.any(axis=1))
     pairs_P2, work = candidate_pairs(wanted, is_new_C, bands)
     like = likeness(sets, pairs_P2, bands)
-    found_P2 = pairs_P2[like.similarity_P >= _MIN_SIMILARITY]
+    found_P2 = pairs_P2[like.similarity_P >= MIN_SIMILARITY]
     wall_s, cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s
     copies_P2 = planted.copies_P2[is_new_C[planted.copies_P2].any(axis=1)]
     found, copies = ({tuple(pair) for pair in pairs.tolist()} for pairs in (found_P2, copies_P2))
     return {
         "cpu_s": cpu_s,
         "wall_s": wall_s,
-        "peak_mib": _peak_mib(),
-        "peak_above_codes_mib": _peak_mib() - baseline_mib,
+        "peak_mib": peak_mib(),
+        "peak_above_codes_mib": peak_mib() - baseline_mib,
         "found_ratio": len(found & copies) / len(copies),
         "true_ratio": len(found & copies) / max(1, len(found)),
         "compared_per_code": work.num_compared / work.num_codes,
@@ -116,53 +106,12 @@ def search(planted: Planted, num_new: int) -> dict[str, float]:
     }
 
 
-def plant_lake(root: Path, num_clips: int) -> None:
-    """A lake of about so many staged clips with the picture codes of planted ones."""
-    make_lake(root, num_clips=round(num_clips / _STAGED_RATIO))
-    clips = _staged(root)
-    codes_CB = planted_clips(len(clips)).sets.codes_MSW.view(np.uint8).reshape(len(clips), -1)
-    facts = {"kind": PICTURE_KIND, "version": pa.scalar(PICTURE_VERSION, pa.int32())}
-    facts["num_codes"] = pa.scalar(codes_CB.shape[1] // 32, pa.int32())
-    for name, value in facts.items():
-        clips = clips.append_column(name, pa.repeat(value, len(clips)))
-    clips = clips.append_column("codes", pa.array([codes_B.tobytes() for codes_B in codes_CB]))
-    write_deltalake(str(root / "lake" / "fingerprints"), clips, mode="append", schema_mode="merge")
-
-
-def search_lake(root: Path) -> dict[str, float]:
-    """Figures of `avgen dedup` on a planted lake."""
-    request = plan_dedup(str(root), None, [])
-    started_s, started_cpu_s = time.perf_counter(), time.process_time()
-    with exclusive_store(request.root.store) as lock:
-        run_dedup(request, lock=lock)
-    figures = {
-        "cpu_s": time.process_time() - started_cpu_s,
-        "wall_s": time.perf_counter() - started_s,
-        "peak_mib": _peak_mib(),
-    }
-    clip_ids = _staged(root)["clip_id"].to_pylist()
-    sql = "select clip_id, other_clip_id from duplicate_pairs where method = 'picture' and similarity >= ?"
-    found = set(Catalog(root).rows(sql, [_MIN_SIMILARITY]))
-    copies_P2 = planted_clips(len(clip_ids)).copies_P2.tolist()
-    copies = {(clip_ids[original], clip_ids[copy]) for original, copy in copies_P2}
-    return figures | {
-        "found_ratio": len(found & copies) / len(copies),
-        "true_ratio": len(found & copies) / max(1, len(found)),
-    }
-
-
-def _staged(root: Path) -> pa.Table:
-    return Catalog(root).query(
-        "select clip_id, source_id, recipe_id, run_id from clips where mp4_bytes is not null order by clip_id"
-    )
-
-
-def _peak_mib() -> float:
+def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / BYTES_PER_MIB
 
 
-def _in_process(*arguments: object) -> dict[str, float]:
-    command = [sys.executable, "-m", "tests.bench.bench_dedup", *map(str, arguments)]
+def _in_process(module: str, *arguments: object) -> dict[str, float]:
+    command = [sys.executable, "-m", f"tests.bench.{module}", *map(str, arguments)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout or "{}")
 
 
@@ -187,7 +136,7 @@ def _measured_codes(report: Report, sizes: list[int]) -> dict[str, float]:
     for num_clips, num_new in [*((size, size) for size in sizes), (sizes[-1], round(sizes[-1] * _NEW_RATIO))]:
         case = f"{num_clips} clips, {num_new} new"
         say(case)
-        times[case] = _add(report, case, _in_process("--case", num_clips, num_new))
+        times[case] = _add(report, case, _in_process("bench_dedup", "--case", num_clips, num_new))
     return times
 
 
@@ -197,9 +146,9 @@ def _measured_lakes(report: Report, sizes: list[int]) -> list[float]:
     for num_clips in sizes:
         with TemporaryDirectory() as folder:
             say(f"lake of {num_clips} clips")
-            _in_process("--plant", folder, num_clips)
-            times.append(_add(report, f"lake of {num_clips} clips", _in_process("--search", folder)))
-            _add(report, f"lake of {num_clips} clips, again", _in_process("--search", folder))
+            _in_process("planted_lake", folder, num_clips)
+            times.append(_add(report, f"lake of {num_clips} clips", _in_process("planted_lake", folder)))
+            _add(report, f"lake of {num_clips} clips, again", _in_process("planted_lake", folder))
     return times
 
 
@@ -226,17 +175,11 @@ def main() -> None:
     parser.add_argument(
         "--case", type=int, nargs=2, help="clips in all, new clips: one case, in this process"
     )
-    parser.add_argument("--plant", nargs=2, metavar=("FOLDER", "CLIPS"), help="make a lake there")
-    parser.add_argument("--search", metavar="FOLDER", help="search a planted lake, in this process")
     parser.add_argument("--most", type=int, default=1_000_000, help="clips of the largest case")
     options = parser.parse_args()
     if options.case:
         num_clips, num_new = options.case
         print(json.dumps(search(planted_clips(num_clips), num_new)))
-    elif options.plant:
-        plant_lake(Path(options.plant[0]), int(options.plant[1]))
-    elif options.search:
-        print(json.dumps(search_lake(Path(options.search))))
     else:
         measure(options.most)
 

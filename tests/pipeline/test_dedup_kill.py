@@ -42,7 +42,7 @@ def staged(tmp_path_factory) -> Path:
 
 
 def fingerprints(clip_id: str, source_id: str, start_s: float) -> list[Row]:
-    """Codes of a clip of one of fewer works than sources, with changed bits; every seventh work is a still talk."""
+    """Codes of a clip: fewer works than sources, some bits changed; every seventh work is a still talk."""
     work = int(np.random.default_rng([0, int(source_id, 16)]).integers(NUM_WORKS))
     scene = 0 if work % 7 == 0 else int(start_s)
     noise = np.random.default_rng([1, int(source_id, 16), int(start_s)])

@@ -156,7 +156,7 @@ def test_pack_gives_the_same_bytes_in_parallel_and_in_process(sources, tmp_path)
         (("run", "--source", "dir:.", "--root", "R", "--set", "filters.snrdb.min=1"), "did you mean snr_db"),
         (("run", "--source", "ftp://x/y", "--root", "R"), "must start with one of"),
         (("run", "--source", "dir:.", "--root", "/proc/nosuch"), "folder that can be written"),
-        (("run", "--source", "dir:.", "--root", "s3://bucket/x"), "local folder in this version"),
+        (("status", "--root", "ftp://host/x"), "must be a path, or s3://, gs:// or az://"),
         (("status", "--root", "nosuch"), "run `avgen run` first"),
         (("pack", "a/b", "--root", "R"), "dataset name"),
         (("train", "--dataset", "d", "--root", "nosuch"), "run `avgen run` first"),
